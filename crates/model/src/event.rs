@@ -1,0 +1,274 @@
+//! What the data path reports: one [`AccessRecord`] for each connection or request when it ends, and,
+//! while somebody watches, each step of it as an [`Event`].
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use serde::Serialize;
+
+use crate::addr::{Direction, OrigDst, Remote};
+use crate::names::ClusterName;
+use crate::protocol::{KnownBy, Protocol};
+
+/// What went wrong, as a set of short words. Named as Envoy's response flags where it has one.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Flags(u32);
+
+macro_rules! flags {
+    ($($(#[$doc:meta])* $name:ident = $bit:expr, $code:literal;)*) => {
+        impl Flags {
+            $($(#[$doc])* pub const $name: Self = Self(1 << $bit);)*
+            const ALL: &'static [(Self, &'static str)] = &[$((Self::$name, $code)),*];
+        }
+    };
+}
+
+flags! {
+    /// `UF`: no endpoint accepted a connection.
+    UPSTREAM_CONNECT_FAILURE = 0, "UF";
+    /// `UC`: the endpoint closed or reset the connection before the answer was complete.
+    UPSTREAM_CLOSED = 1, "UC";
+    /// `UT`: the request's time was up.
+    UPSTREAM_TIMEOUT = 2, "UT";
+    /// `UH`: the cluster has no usable endpoint.
+    NO_HEALTHY_UPSTREAM = 3, "UH";
+    /// `URX`: retries were used up.
+    RETRIES_EXHAUSTED = 4, "URX";
+    /// `URB`: the retry budget forbade a retry.
+    RETRY_BUDGET = 5, "URB";
+    /// `DC`: the client closed or reset the connection first.
+    DOWNSTREAM_CLOSED = 6, "DC";
+    /// `DPE`: the client's message was malformed or ambiguous.
+    DOWNSTREAM_PROTOCOL = 7, "DPE";
+    /// `UPE`: the endpoint's message was malformed.
+    UPSTREAM_PROTOCOL = 8, "UPE";
+    /// `NR`: no route of the service matches the host.
+    NO_ROUTE = 9, "NR";
+    /// `LOOP`: the connection was made to the proxy's own port.
+    LOOP = 10, "LOOP";
+    /// `BH`: the destination is unknown and the mesh is "registry only".
+    BLACK_HOLE = 11, "BH";
+    /// `DT`: the client took too long to send a request head.
+    DOWNSTREAM_TIMEOUT = 12, "DT";
+    /// `IT`: the connection was silent too long.
+    IDLE_TIMEOUT = 13, "IT";
+    /// `DR`: the drain's deadline cut it off.
+    DRAINED = 14, "DR";
+    /// `OV`: a limit of the proxy was reached.
+    OVERLOAD = 15, "OV";
+    /// `RT`: retried at least once.
+    RETRIED = 16, "RT";
+    /// `CUT`: the answer was cut off after its first byte had been passed on.
+    CUT = 17, "CUT";
+}
+
+impl Flags {
+    /// Every flag there is, for documents and tests.
+    #[must_use]
+    pub fn every() -> Self {
+        Self(Self::ALL.iter().fold(0, |bits, (flag, _)| bits | flag.0))
+    }
+
+    /// Adds the other's.
+    pub fn insert(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    /// Whether all of the other's are in.
+    #[must_use]
+    pub fn contains(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Whether none is in.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The short words of those that are in.
+    pub fn codes(self) -> impl Iterator<Item = &'static str> {
+        Self::ALL
+            .iter()
+            .filter(move |(flag, _)| self.contains(*flag))
+            .map(|&(_, code)| code)
+    }
+}
+
+/// Comma-separated, `-` for none.
+impl fmt::Display for Flags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            return f.write_str("-");
+        }
+        for (index, code) in self.codes().enumerate() {
+            if index > 0 {
+                f.write_str(",")?;
+            }
+            f.write_str(code)?;
+        }
+        Ok(())
+    }
+}
+
+impl Serialize for Flags {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.codes())
+    }
+}
+
+/// The HTTP half of a record.
+#[derive(Clone, Debug, Serialize)]
+pub struct HttpRecord {
+    /// Request method.
+    pub method: Box<str>,
+    /// Host asked for, from the request target or the Host field; empty where there was none.
+    pub authority: Box<str>,
+    /// Request target without its authority.
+    pub path: Box<str>,
+    /// Value of `x-request-id`.
+    pub request_id: Box<str>,
+    /// Status sent to the client; 0 where none was sent.
+    pub status: u16,
+    /// Number of tries made.
+    pub tries: u32,
+}
+
+/// One connection or one HTTP request, when it ended.
+#[derive(Clone, Debug, Serialize)]
+pub struct AccessRecord {
+    /// When it began.
+    pub start: SystemTime,
+    /// Which listener it came by.
+    pub direction: Direction,
+    /// Number of the client connection within this process.
+    pub connection: u64,
+    /// The client.
+    pub source: Remote,
+    /// Where the client meant to go.
+    pub original_dst: OrigDst,
+    /// What was spoken.
+    pub protocol: Protocol,
+    /// How that was known.
+    pub known_by: KnownBy,
+    /// Host name of the service; absent for passthrough.
+    pub service: Option<Arc<str>>,
+    /// Cluster that took it.
+    pub cluster: ClusterName,
+    /// Endpoint of the last try.
+    pub endpoint: Option<SocketAddr>,
+    /// Present for HTTP that was parsed.
+    pub http: Option<Box<HttpRecord>>,
+    /// Server name of a TLS hello.
+    pub sni: Option<Box<str>>,
+    /// What went wrong.
+    pub flags: Flags,
+    /// From the first byte, or from accept, to the end.
+    pub duration: Duration,
+    /// Time the connection to the endpoint took; absent where a pooled one was used.
+    pub connect: Option<Duration>,
+    /// From start to the first byte of the answer.
+    pub first_byte: Option<Duration>,
+    /// Bytes that came from the client (HTTP: of the body).
+    pub bytes_received: u64,
+    /// Bytes that went to the client (HTTP: of the body).
+    pub bytes_sent: u64,
+}
+
+/// One step of a connection, sent only while somebody watches.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// When.
+    pub at: SystemTime,
+    /// Number of the client connection within this process.
+    pub connection: u64,
+    /// What.
+    pub step: Step,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Step {
+    /// A connection was accepted and its original destination read.
+    Captured {
+        /// Which listener.
+        direction: Direction,
+        /// The client.
+        source: Remote,
+        /// Where it meant to go.
+        original_dst: OrigDst,
+    },
+    /// The registry decided.
+    Decided {
+        /// Host name of the service, if any.
+        service: Option<Arc<str>>,
+        /// Cluster chosen.
+        cluster: ClusterName,
+        /// What the port is declared to speak.
+        protocol: Protocol,
+        /// How that is known.
+        known_by: KnownBy,
+        /// One clause saying why, for people.
+        why: &'static str,
+    },
+    /// The first bytes told the protocol.
+    Detected {
+        /// What is spoken.
+        protocol: Protocol,
+        /// Server name of a TLS hello.
+        sni: Option<Box<str>>,
+        /// Whether the server spoke first.
+        server_first: bool,
+    },
+    /// A request head was read.
+    Request {
+        /// Counts from 1 on each connection.
+        number: u64,
+        /// Request method.
+        method: Box<str>,
+        /// Host asked for.
+        authority: Box<str>,
+        /// Request target without its authority.
+        path: Box<str>,
+        /// Name of the route taken.
+        route: Arc<str>,
+    },
+    /// An endpoint was chosen.
+    Chosen {
+        /// The endpoint.
+        endpoint: SocketAddr,
+        /// Counts from 1 for each request or connection.
+        attempt: u32,
+        /// Endpoints that could have been chosen.
+        usable: usize,
+        /// Endpoints the cluster has.
+        of: usize,
+    },
+    /// There is a connection to the endpoint.
+    Connected {
+        /// The endpoint.
+        endpoint: SocketAddr,
+        /// How long it took; absent where a pooled connection was used.
+        took: Option<Duration>,
+    },
+    /// A try failed.
+    TryFailed {
+        /// The endpoint.
+        endpoint: SocketAddr,
+        /// Why.
+        why: Box<str>,
+        /// Whether another try follows.
+        retry: bool,
+    },
+    /// A response head was passed to the client.
+    Response {
+        /// Status code.
+        status: u16,
+        /// From the request's first byte.
+        took: Duration,
+    },
+    /// A request or connection ended.
+    Ended(Box<AccessRecord>),
+}
