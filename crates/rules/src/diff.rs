@@ -1,0 +1,164 @@
+//! What must be done to a rule set so that it holds what is wanted: the fewest edits, foreign rules
+//! untouched, and in each table one commit, so that no packet ever finds it half done.
+
+use std::fmt;
+
+use crate::ruleset::{Chain, ChainKind, Rule, Ruleset, Table, TableName};
+
+/// Edits of one family's tables; printed, they are the text for `iptables-restore --noflush`.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Changes {
+    tables: Vec<(TableName, Vec<Edit>)>,
+}
+
+impl Changes {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.tables.is_empty()
+    }
+
+    /// Every edit, with its table.
+    pub fn edits(&self) -> impl Iterator<Item = (TableName, &Edit)> {
+        self.tables
+            .iter()
+            .flat_map(|(table, edits)| edits.iter().map(|edit| (*table, edit)))
+    }
+}
+
+/// One edit.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Edit {
+    /// Makes a chain of ours, or empties it, and fills it.
+    Fill(Chain),
+    /// Takes one rule of ours out of somebody else's chain. Named by its text, not by its place: the
+    /// place may have moved since the dump.
+    Delete {
+        /// The chain.
+        chain: String,
+        /// The rule.
+        rule: Rule,
+    },
+    /// Puts a rule of ours into somebody else's chain.
+    Insert {
+        /// The chain.
+        chain: String,
+        /// Number of the rule that it comes before, from 1; at the end without.
+        before: Option<usize>,
+        /// The rule.
+        rule: Rule,
+    },
+    /// Empties and removes a chain of ours.
+    Remove(String),
+}
+
+/// What turns `current` into a rule set whose part of ours is exactly `wanted`.
+#[must_use]
+pub fn changes(current: &Ruleset, wanted: &Ruleset) -> Changes {
+    let tables = TableName::ALL.iter().filter_map(|&(_, name)| {
+        let empty = Table { name, chains: vec![] };
+        let current = current.table(name).unwrap_or(&empty);
+        let edits = table_edits(current, wanted.table(name).unwrap_or(&empty));
+        (!edits.is_empty()).then_some((name, edits))
+    });
+    Changes {
+        tables: tables.collect(),
+    }
+}
+
+fn table_edits(current: &Table, wanted: &Table) -> Vec<Edit> {
+    let mut edits = vec![];
+    for chain in wanted.chains.iter().filter(|chain| chain.is_own()) {
+        if current.chain(&chain.name).map(|there| &there.rules) != Some(&chain.rules) {
+            edits.push(Edit::Fill(chain.clone()));
+        }
+    }
+    let nothing = [];
+    for chain in current.chains.iter().filter(|chain| !chain.is_own()) {
+        let rules = wanted
+            .chain(&chain.name)
+            .map_or(&nothing[..], |wanted| &wanted.rules);
+        jump_edits(chain, rules, &mut edits);
+    }
+    for chain in wanted.chains.iter().filter(|chain| !chain.is_own()) {
+        if current.chain(&chain.name).is_none() {
+            let there = Chain {
+                rules: vec![],
+                ..chain.clone()
+            };
+            jump_edits(&there, &chain.rules, &mut edits);
+        }
+    }
+    let stale = current
+        .chains
+        .iter()
+        .filter(|chain| chain.is_own() && wanted.chain(&chain.name).is_none());
+    edits.extend(stale.map(|chain| Edit::Remove(chain.name.clone())));
+    edits
+}
+
+fn jump_edits(chain: &Chain, wanted: &[Rule], edits: &mut Vec<Edit>) {
+    let own: Vec<_> = chain.rules.iter().filter(|rule| rule.is_own()).collect();
+    if own.iter().copied().eq(wanted) {
+        return;
+    }
+    let first = chain.rules.iter().position(Rule::is_own);
+    edits.extend(own.into_iter().map(|rule| Edit::Delete {
+        chain: chain.name.clone(),
+        rule: rule.clone(),
+    }));
+    let is_last = first.is_none_or(|first| chain.rules[first..].iter().all(Rule::is_own));
+    edits.extend(wanted.iter().enumerate().map(|(offset, rule)| Edit::Insert {
+        chain: chain.name.clone(),
+        before: first.filter(|_| !is_last).map(|first| first + 1 + offset),
+        rule: rule.clone(),
+    }));
+}
+
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (table, edits) in &self.tables {
+            writeln!(f, "*{}", table.as_str())?;
+            for edit in edits {
+                if let Edit::Fill(chain) = edit {
+                    debug_assert_eq!(chain.kind, ChainKind::User);
+                    writeln!(f, ":{} - [0:0]", chain.name)?;
+                }
+            }
+            for edit in edits {
+                edit.fmt(f)?;
+            }
+            // A chain goes only when nothing refers to it any more, another stale one included.
+            for edit in edits {
+                if let Edit::Remove(chain) = edit {
+                    writeln!(f, "-X {chain}")?;
+                }
+            }
+            writeln!(f, "COMMIT")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Edit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fill(chain) => chain
+                .rules
+                .iter()
+                .try_for_each(|rule| writeln!(f, "-A {}{rule}", chain.name)),
+            Self::Delete { chain, rule } => writeln!(f, "-D {chain}{rule}"),
+            Self::Insert {
+                chain,
+                before: Some(number),
+                rule,
+            } => writeln!(f, "-I {chain} {number}{rule}"),
+            Self::Insert {
+                chain,
+                before: None,
+                rule,
+            } => writeln!(f, "-A {chain}{rule}"),
+            Self::Remove(chain) => writeln!(f, "-F {chain}"),
+        }
+    }
+}

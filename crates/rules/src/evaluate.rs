@@ -1,0 +1,429 @@
+//! What a rule set, rendered or dumped, does with the first packet of a connection, and by which rules.
+//! Asked by the tools that explain, and by tests that hold it against the kernel.
+//!
+//! It knows what [`Test`] and [`Target`] name, and answers [`Fate::Unknown`] where a rule that could
+//! decide is beyond that: never a guess.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use crate::ruleset::{
+    Chain, ChainKind, IpProtocol, Match, Policy, PortRange, Rule, Ruleset, Table, TableName, Target, Test,
+};
+
+/// The first packet of a connection.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Packet {
+    /// Where it starts.
+    pub origin: Origin,
+    /// What is in its IP header.
+    pub protocol: IpProtocol,
+    /// Source address.
+    pub source: IpAddr,
+    /// Source port; 0 where the protocol has none.
+    pub source_port: u16,
+    /// Destination address.
+    pub destination: IpAddr,
+    /// Destination port; 0 where the protocol has none.
+    pub destination_port: u16,
+    /// The device that it leaves or comes in by, as routing says before any rule: `lo` for an address
+    /// of the namespace's own.
+    pub device: String,
+}
+
+/// Where a packet starts.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// A socket of the namespace.
+    Socket {
+        /// User id of the process that made it.
+        uid: u32,
+        /// Group id of that process.
+        gid: u32,
+        /// Its `SO_MARK`.
+        mark: u32,
+    },
+    /// Another machine or namespace.
+    Remote,
+}
+
+/// What becomes of the packet, and the rules that fitted it on its way.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Verdict {
+    /// The end.
+    pub fate: Fate,
+    /// Every rule that fitted, in order; the jump to a chain comes before what is in it.
+    pub path: Vec<Step>,
+    /// Which of the path decided; none where the packet passed every chain to its end.
+    decided: Option<usize>,
+}
+
+/// The end of a packet's way through the rules.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// To a listener of the namespace.
+    Redirect {
+        /// Its port.
+        port: u16,
+    },
+    /// To where it was going.
+    Direct,
+    /// It vanishes.
+    Drop,
+    /// It vanishes, and the sender is told.
+    Reject,
+    /// The last rule of the path could decide, and it cannot be said how.
+    Unknown,
+}
+
+/// A rule that fitted.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// Its table.
+    pub table: TableName,
+    /// Its chain.
+    pub chain: String,
+    /// Its number there, from 1, as `iptables -L --line-numbers` counts.
+    pub number: usize,
+    /// The rule.
+    pub rule: Rule,
+}
+
+impl Step {
+    /// What the rule is for: its comment, without the prefix of ours; empty where it has none.
+    #[must_use]
+    pub fn purpose(&self) -> &str {
+        let comment = self.rule.comment().unwrap_or_default();
+        comment.strip_prefix("weir: ").unwrap_or(comment)
+    }
+}
+
+/// `nat WEIR_OUTPUT 3: -p tcp -j REDIRECT --to-ports 15001`.
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let table = self.table.as_str();
+        write!(f, "{table} {} {}:{}", self.chain, self.number, self.rule)
+    }
+}
+
+impl Verdict {
+    /// The rule that decided; none where no rule did and the packet passed every chain to its end.
+    #[must_use]
+    pub fn decided_by(&self) -> Option<&Step> {
+        self.decided.and_then(|index| self.path.get(index))
+    }
+}
+
+/// Follows a packet through the chains in the order in which the kernel asks them.
+#[must_use]
+pub fn evaluate(ruleset: &Ruleset, packet: &Packet) -> Verdict {
+    let mut walk = Walk {
+        ruleset,
+        view: View::of(packet),
+        path: vec![],
+        decided: None,
+        redirected: None,
+    };
+    let fate = walk.fate(packet);
+    Verdict {
+        fate,
+        path: walk.path,
+        decided: walk.decided,
+    }
+}
+
+const RAW: TableName = TableName::Raw;
+const MANGLE: TableName = TableName::Mangle;
+const NAT: TableName = TableName::Nat;
+const FILTER: TableName = TableName::Filter;
+const SECURITY: TableName = TableName::Security;
+
+/// Chains that a packet of a local socket goes through, in order. Source NAT comes later and moves nothing.
+const LEAVING: [(TableName, &str); 5] = [
+    (RAW, "OUTPUT"),
+    (MANGLE, "OUTPUT"),
+    (NAT, "OUTPUT"),
+    (FILTER, "OUTPUT"),
+    (SECURITY, "OUTPUT"),
+];
+const POSTROUTING: [(TableName, &str); 1] = [(MANGLE, "POSTROUTING")];
+const ARRIVING: [(TableName, &str); 3] = [(RAW, "PREROUTING"), (MANGLE, "PREROUTING"), (NAT, "PREROUTING")];
+/// Over `lo` the connection has been through NAT already.
+const ARRIVING_OVER_LO: [(TableName, &str); 2] = [(RAW, "PREROUTING"), (MANGLE, "PREROUTING")];
+const DELIVERED: [(TableName, &str); 3] = [(MANGLE, "INPUT"), (FILTER, "INPUT"), (SECURITY, "INPUT")];
+
+/// The packet as the chain that is asked sees it.
+struct View {
+    protocol: IpProtocol,
+    source: IpAddr,
+    source_port: u16,
+    /// Unknown after an inbound redirect, which goes to whatever address the device has.
+    destination: Option<IpAddr>,
+    destination_port: u16,
+    in_device: Option<String>,
+    out_device: Option<String>,
+    /// Uid and gid; there is no socket on the way in.
+    owner: Option<(u32, u32)>,
+    mark: u32,
+}
+
+impl View {
+    fn of(packet: &Packet) -> Self {
+        let device = Some(packet.device.clone());
+        let (owner, mark, in_device, out_device) = match packet.origin {
+            Origin::Socket { uid, gid, mark } => (Some((uid, gid)), mark, None, device),
+            Origin::Remote => (None, 0, device, None),
+        };
+        Self {
+            protocol: packet.protocol,
+            source: packet.source,
+            source_port: packet.source_port,
+            destination: Some(packet.destination),
+            destination_port: packet.destination_port,
+            in_device,
+            out_device,
+            owner,
+            mark,
+        }
+    }
+}
+
+struct Walk<'a> {
+    ruleset: &'a Ruleset,
+    view: View,
+    path: Vec<Step>,
+    decided: Option<usize>,
+    redirected: Option<u16>,
+}
+
+/// How a chain ended.
+enum End {
+    /// At its end or by RETURN: the caller goes on.
+    Returned,
+    /// The table is done with the packet.
+    Accepted,
+    /// Nothing more is asked.
+    Final(Fate),
+}
+
+/// Whether a test holds.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fit {
+    Yes,
+    No,
+    Unknown,
+}
+
+impl Walk<'_> {
+    fn fate(&mut self, packet: &Packet) -> Fate {
+        match self.pass(packet) {
+            Err(fate) => fate,
+            Ok(()) => match self.redirected {
+                Some(port) => Fate::Redirect { port },
+                None => Fate::Direct,
+            },
+        }
+    }
+
+    fn pass(&mut self, packet: &Packet) -> Result<(), Fate> {
+        match packet.origin {
+            Origin::Remote => self.hooks(&ARRIVING)?,
+            Origin::Socket { .. } => {
+                self.hooks(&LEAVING)?;
+                if self.redirected.is_some() {
+                    self.view.out_device = Some("lo".to_owned());
+                }
+                self.hooks(&POSTROUTING)?;
+                if self.view.out_device.as_deref() != Some("lo") {
+                    return Ok(());
+                }
+                self.view.in_device = self.view.out_device.take();
+                self.view.owner = None;
+                self.hooks(&ARRIVING_OVER_LO)?;
+            }
+        }
+        self.hooks(&DELIVERED)
+    }
+
+    fn hooks(&mut self, hooks: &[(TableName, &str)]) -> Result<(), Fate> {
+        for &(table, chain) in hooks {
+            let Some(table) = self.ruleset.table(table) else {
+                continue;
+            };
+            let Some(chain) = table.chain(chain) else {
+                continue;
+            };
+            match self.chain(table, chain) {
+                End::Final(fate) => return Err(fate),
+                End::Returned if chain.kind == ChainKind::Builtin(Policy::Drop) => {
+                    self.decided = None;
+                    return Err(Fate::Drop);
+                }
+                End::Returned | End::Accepted => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn chain(&mut self, table: &Table, chain: &Chain) -> End {
+        for (index, rule) in chain.rules.iter().enumerate() {
+            let fit = self.fit(rule);
+            if fit == Fit::No || (fit == Fit::Unknown && only_watches(&rule.target)) {
+                continue;
+            }
+            self.path.push(Step {
+                table: table.name,
+                chain: chain.name.clone(),
+                number: index + 1,
+                rule: rule.clone(),
+            });
+            if fit == Fit::Unknown {
+                return self.decide(End::Final(Fate::Unknown));
+            }
+            if let Some(end) = self.target(table, &rule.target) {
+                return end;
+            }
+        }
+        End::Returned
+    }
+
+    /// None where the next rule is asked.
+    fn target(&mut self, table: &Table, target: &Target) -> Option<End> {
+        match target {
+            Target::Continue => None,
+            Target::Accept => Some(self.decide(End::Accepted)),
+            Target::Return => Some(self.decide(End::Returned)),
+            Target::Drop => Some(self.decide(End::Final(Fate::Drop))),
+            Target::Reject(_) => Some(self.decide(End::Final(Fate::Reject))),
+            Target::Redirect(port) => {
+                self.redirect(*port);
+                Some(self.decide(End::Accepted))
+            }
+            Target::Jump(name) | Target::Goto(name) => {
+                let Some(chain) = table.chain(name) else {
+                    return Some(self.decide(End::Final(Fate::Unknown)));
+                };
+                match self.chain(table, chain) {
+                    End::Returned if matches!(target, Target::Jump(_)) => None,
+                    end => Some(end),
+                }
+            }
+            Target::Other(_) if only_watches(target) => None,
+            Target::Other(text) => match new_mark(text, self.view.mark) {
+                Some(mark) => {
+                    self.view.mark = mark;
+                    None
+                }
+                None => Some(self.decide(End::Final(Fate::Unknown))),
+            },
+        }
+    }
+
+    /// Notes the last step as the one that decided. A redirect stands, whatever lets it pass later.
+    fn decide(&mut self, end: End) -> End {
+        let passes = matches!(end, End::Accepted | End::Returned);
+        let last = self.path.last();
+        let redirects = last.is_some_and(|step| matches!(step.rule.target, Target::Redirect(_)));
+        if !passes || self.redirected.is_none() || redirects {
+            self.decided = self.path.len().checked_sub(1);
+        }
+        end
+    }
+
+    fn redirect(&mut self, port: u16) {
+        self.redirected = Some(port);
+        self.view.destination_port = port;
+        self.view.destination = match (self.view.owner, self.view.source) {
+            (None, _) => None,
+            (Some(_), IpAddr::V4(_)) => Some(std::net::Ipv4Addr::LOCALHOST.into()),
+            (Some(_), IpAddr::V6(_)) => Some(std::net::Ipv6Addr::LOCALHOST.into()),
+        };
+    }
+
+    fn fit(&self, rule: &Rule) -> Fit {
+        let mut all = Fit::Yes;
+        for found in &rule.matches {
+            match self.match_fits(found) {
+                Fit::No => return Fit::No,
+                Fit::Unknown => all = Fit::Unknown,
+                Fit::Yes => {}
+            }
+        }
+        all
+    }
+
+    fn match_fits(&self, found: &Match) -> Fit {
+        match self.holds(&found.test) {
+            None => Fit::Unknown,
+            Some(holds) if holds != found.negated => Fit::Yes,
+            Some(_) => Fit::No,
+        }
+    }
+
+    /// None where it cannot be said.
+    fn holds(&self, test: &Test) -> Option<bool> {
+        let view = &self.view;
+        let device = |there: &Option<String>, name: &str| {
+            let there = there.as_deref().unwrap_or_default();
+            match name.strip_suffix('+') {
+                Some(start) => there.starts_with(start),
+                None => there == name,
+            }
+        };
+        let has_ports = matches!(
+            view.protocol,
+            IpProtocol::Tcp | IpProtocol::Udp | IpProtocol::Sctp
+        );
+        let within = |range: &PortRange, port| has_ports && (range.first..=range.last).contains(&port);
+        Some(match test {
+            Test::Source(net) => net.contains(&view.source),
+            Test::Destination(net) => net.contains(&view.destination?),
+            Test::InInterface(name) => device(&view.in_device, name),
+            Test::OutInterface(name) => device(&view.out_device, name),
+            Test::Protocol(protocol) => *protocol == view.protocol,
+            Test::SourcePort(range) => within(range, view.source_port),
+            Test::DestinationPort(range) => within(range, view.destination_port),
+            Test::DestinationPorts(ranges) => ranges.iter().any(|range| within(range, view.destination_port)),
+            Test::Uid(first, last) => (*first..=*last).contains(&view.owner?.0),
+            Test::Gid(first, last) => (*first..=*last).contains(&view.owner?.1),
+            Test::Mark(mark) => mark.matches(view.mark),
+            Test::State(states) => new_connection_is_in(states)?,
+            Test::Comment(_) => true,
+            Test::Other(_) => return None,
+        })
+    }
+}
+
+/// Targets that look at a packet, or change what no test here looks at.
+fn only_watches(target: &Target) -> bool {
+    const WATCHERS: [&str; 8] = [
+        "LOG", "NFLOG", "TRACE", "AUDIT", "TCPMSS", "DSCP", "TOS", "CHECKSUM",
+    ];
+    match target {
+        Target::Continue => true,
+        Target::Other(text) => {
+            text.split(' ')
+                .next()
+                .is_some_and(|name| WATCHERS.contains(&name))
+                || text.starts_with("CONNMARK --save-mark")
+        }
+        _ => false,
+    }
+}
+
+/// What `MARK --set-xmark VALUE/MASK` makes of a mark.
+fn new_mark(target: &str, mark: u32) -> Option<u32> {
+    let text = target.strip_prefix("MARK --set-xmark ")?;
+    let (value, mask) = text.split_once('/').unwrap_or((text, "0xffffffff"));
+    let number = |text: &str| u32::from_str_radix(text.strip_prefix("0x")?, 16).ok();
+    Some((mark & !number(mask)?) ^ number(value)?)
+}
+
+fn new_connection_is_in(states: &[String]) -> Option<bool> {
+    const OTHERS: [&str; 4] = ["ESTABLISHED", "RELATED", "INVALID", "UNTRACKED"];
+    if states.iter().any(|state| state == "NEW") {
+        return Some(true);
+    }
+    let all_known = states.iter().all(|state| OTHERS.contains(&state.as_str()));
+    all_known.then_some(false)
+}

@@ -1,0 +1,279 @@
+//! The flags of `weir init`, as text, to an [`Intent`]: names, defaults and meanings of istio-iptables.
+//! Every mistake is reported at once, each with the flag that it is in.
+
+use std::net::IpAddr;
+
+use ipnet::{IpNet, Ipv4Net};
+use model::ports;
+
+use crate::intent::{
+    BadMark, Dns, Inbound, InboundMode, Intent, LOOPBACK_V4, Outbound, Place, Proxy, Selection, Signs,
+    Uncarried,
+};
+use crate::plan::Mistake;
+
+/// What was given, on the command line or in the environment. Empty text counts as not given.
+#[derive(Clone, Default, Debug)]
+pub struct Flags {
+    /// `--sidecar`.
+    pub sidecar: bool,
+    /// `--host`.
+    pub host: bool,
+    /// `-p`.
+    pub outbound_port: Option<String>,
+    /// `-z`.
+    pub inbound_port: Option<String>,
+    /// `-e`.
+    pub tunnel_port: Option<String>,
+    /// `-u`.
+    pub proxy_uid: Option<String>,
+    /// `-g`.
+    pub proxy_gid: Option<String>,
+    /// `--proxy-mark`.
+    pub proxy_mark: Option<String>,
+    /// `-m`.
+    pub mode: Option<String>,
+    /// `-b`.
+    pub inbound_ports: Option<String>,
+    /// `-d`.
+    pub inbound_exclude_ports: Option<String>,
+    /// `-i`.
+    pub outbound_cidrs: Option<String>,
+    /// `-x`.
+    pub outbound_exclude_cidrs: Option<String>,
+    /// `-q`.
+    pub outbound_ports: Option<String>,
+    /// `-o`.
+    pub outbound_exclude_ports: Option<String>,
+    /// `ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR`.
+    pub loopback_cidr: Option<String>,
+    /// The id of the user that `ENVOY_USER` names, where there is one.
+    pub envoy_user: Option<u32>,
+    /// Flags that Weir has no rules for, with their values: refused, unless the value asks for nothing.
+    pub beyond: Vec<(&'static str, String)>,
+}
+
+/// `-d` of the preset `--sidecar`: the ports at which the proxy itself answers.
+pub const SIDECAR_EXCLUDE_PORTS: [u16; 3] = [ports::METRICS, ports::HEALTH, ports::ENVOY_METRICS];
+
+impl Flags {
+    /// What they ask for.
+    ///
+    /// # Errors
+    /// All mistakes, in the order of the flags.
+    pub fn intent(&self) -> Result<Intent, Vec<Mistake>> {
+        let mut read = Reader::default();
+        read.mode(self.mode.as_deref());
+        let intent = Intent {
+            proxy: Proxy::Inside(self.signs(&mut read)),
+            outbound: self.outbound(&mut read),
+            inbound: self.inbound(&mut read),
+            dns: Dns::Off,
+            uncarried: Uncarried::Pass,
+            place: if self.host { Place::Host } else { Place::Container },
+        };
+        for (flag, value) in &self.beyond {
+            read.beyond(flag, value);
+        }
+        if read.mistakes.is_empty() {
+            Ok(intent)
+        } else {
+            Err(read.mistakes)
+        }
+    }
+
+    /// An id or a mark that is given stands alone; without any the proxy is the user of istio-iptables.
+    fn signs(&self, read: &mut Reader) -> Signs {
+        let marks = read.items("--proxy-mark", self.proxy_mark.as_deref(), |item| {
+            item.parse().map_err(|error: BadMark| error.to_string())
+        });
+        let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
+        if given(&self.proxy_mark) && !given(&self.proxy_uid) && !given(&self.proxy_gid) {
+            return Signs {
+                marks,
+                ..Signs::default()
+            };
+        }
+        let default = self.envoy_user.unwrap_or(ports::PROXY_ID);
+        let uids = match given(&self.proxy_uid) {
+            true => read.items("-u (--proxy-uid)", self.proxy_uid.as_deref(), id),
+            false => vec![default],
+        };
+        let gids = match given(&self.proxy_gid) {
+            true => read.items("-g (--proxy-gid)", self.proxy_gid.as_deref(), id),
+            false => uids.clone(),
+        };
+        Signs { uids, gids, marks }
+    }
+
+    fn outbound(&self, read: &mut Reader) -> Outbound {
+        let cidrs = match preset(self.outbound_cidrs.as_deref(), self.sidecar) {
+            Some("*") => Selection::All,
+            text => Selection::Only(read.networks("-i (--istio-service-cidr)", text)),
+        };
+        const EXCLUDE_CIDRS: &str = "-x (--istio-service-exclude-cidr)";
+        let exclude_cidrs = match self.outbound_exclude_cidrs.as_deref() {
+            Some("*") => {
+                read.wrong(
+                    EXCLUDE_CIDRS,
+                    "`*` would exclude everything; to capture nothing outbound, leave -i empty",
+                );
+                vec![]
+            }
+            text => read.networks(EXCLUDE_CIDRS, text),
+        };
+        Outbound {
+            to_port: read.port(
+                "-p (--envoy-port)",
+                self.outbound_port.as_deref(),
+                ports::OUTBOUND,
+            ),
+            cidrs,
+            exclude_cidrs,
+            ports: read.ports("-q (--istio-outbound-ports)", self.outbound_ports.as_deref()),
+            exclude_ports: read.ports(
+                "-o (--istio-local-outbound-ports-exclude)",
+                self.outbound_exclude_ports.as_deref(),
+            ),
+            loopback_v4: read.loopback(self.loopback_cidr.as_deref()),
+        }
+    }
+
+    fn inbound(&self, read: &mut Reader) -> Inbound {
+        let ports = match preset(self.inbound_ports.as_deref(), self.sidecar) {
+            Some("*") => Selection::All,
+            text => Selection::Only(read.ports("-b (--istio-inbound-ports)", text)),
+        };
+        let exclude_ports = match &self.inbound_exclude_ports {
+            None if self.sidecar => SIDECAR_EXCLUDE_PORTS.to_vec(),
+            text => read.ports("-d (--istio-local-exclude-ports)", text.as_deref()),
+        };
+        Inbound {
+            mode: InboundMode::Redirect,
+            to_port: read.port(
+                "-z (--inbound-capture-port)",
+                self.inbound_port.as_deref(),
+                ports::INBOUND,
+            ),
+            tunnel_port: read.port(
+                "-e (--inbound-tunnel-port)",
+                self.tunnel_port.as_deref(),
+                ports::HBONE,
+            ),
+            ports,
+            exclude_ports,
+        }
+    }
+}
+
+/// A flag that is given replaces the preset's value.
+fn preset(given: Option<&str>, sidecar: bool) -> Option<&str> {
+    given.or(sidecar.then_some("*"))
+}
+
+#[derive(Default)]
+struct Reader {
+    mistakes: Vec<Mistake>,
+}
+
+impl Reader {
+    fn wrong(&mut self, flag: &str, problem: impl Into<String>) {
+        self.mistakes.push(Mistake::new(flag, problem));
+    }
+
+    fn mode(&mut self, text: Option<&str>) {
+        const FLAG: &str = "-m (--istio-inbound-interception-mode)";
+        match text.unwrap_or_default() {
+            "" | "REDIRECT" => {}
+            "TPROXY" => self.wrong(FLAG, "TPROXY is not there yet; use REDIRECT"),
+            other => self.wrong(FLAG, format!("`{other}` is no mode; use REDIRECT")),
+        }
+    }
+
+    /// Items between commas; empty ones are dropped.
+    fn items<T>(
+        &mut self,
+        flag: &str,
+        text: Option<&str>,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Vec<T> {
+        let items = text.unwrap_or_default().split(',').map(str::trim);
+        items
+            .filter(|item| !item.is_empty())
+            .filter_map(|item| match read(item) {
+                Ok(value) => Some(value),
+                Err(problem) => {
+                    self.wrong(flag, problem);
+                    None
+                }
+            })
+            .collect()
+    }
+
+    fn ports(&mut self, flag: &str, text: Option<&str>) -> Vec<u16> {
+        self.items(flag, text, port)
+    }
+
+    fn port(&mut self, flag: &str, text: Option<&str>, default: u16) -> u16 {
+        match text.unwrap_or_default().trim() {
+            "" => default,
+            text => port(text).unwrap_or_else(|problem| {
+                self.wrong(flag, problem);
+                default
+            }),
+        }
+    }
+
+    fn networks(&mut self, flag: &str, text: Option<&str>) -> Vec<IpNet> {
+        self.items(flag, text, |item| {
+            let address = || item.parse::<IpAddr>().ok().map(IpNet::from);
+            item.parse().ok().or_else(address).ok_or_else(|| match item {
+                "*" => "`*` means everything and stands alone, not in a list".to_owned(),
+                _ => format!("`{item}` is no network: write 10.0.0.0/8 or fd00::/8, or * for all"),
+            })
+        })
+    }
+
+    fn loopback(&mut self, text: Option<&str>) -> Ipv4Net {
+        let text = match text.unwrap_or_default().trim() {
+            "" => return LOOPBACK_V4,
+            text => text,
+        };
+        match text.parse::<Ipv4Net>() {
+            Ok(net) if net.addr().is_loopback() && net.prefix_len() >= 8 => net.trunc(),
+            _ => {
+                self.wrong(
+                    "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR",
+                    format!("`{text}` is no IPv4 loopback network: write one within 127.0.0.0/8"),
+                );
+                LOOPBACK_V4
+            }
+        }
+    }
+
+    fn beyond(&mut self, flag: &str, value: &str) {
+        let asks_for_nothing = match flag {
+            "ISTIO_OUTBOUND_OWNER_GROUPS" => matches!(value, "" | "*"),
+            _ => matches!(value, "" | "false" | "0" | "f" | "F" | "False" | "FALSE"),
+        };
+        if !asks_for_nothing {
+            self.wrong(
+                flag,
+                format!("`{value}`: Weir does not have this yet, so it will not pretend; leave it out"),
+            );
+        }
+    }
+}
+
+fn port(text: &str) -> Result<u16, String> {
+    match text.parse() {
+        Ok(port) if port != 0 => Ok(port),
+        _ if text == "*" => Err("`*` means all ports and stands alone, not in a list".to_owned()),
+        _ => Err(format!("`{text}` is no port: write a number from 1 to 65535")),
+    }
+}
+
+fn id(text: &str) -> Result<u32, String> {
+    text.parse()
+        .map_err(|_| format!("`{text}` is no numeric id; names are not looked up, write one like 1337"))
+}

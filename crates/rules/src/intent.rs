@@ -1,0 +1,269 @@
+//! What the operator wants captured, as typed values. Made by [`crate::Flags`] for `weir init` and by
+//! [`Intent::contained`] for `weir run`; read by [`crate::plan()`] only.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::{IpNet, Ipv4Net};
+use model::ports;
+
+/// Everything a rule set is made from, apart from the facts of the namespace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Intent {
+    /// How the proxy's own traffic is told from the application's.
+    pub proxy: Proxy,
+    /// What is captured of connections that are made in the namespace.
+    pub outbound: Outbound,
+    /// What is captured of connections that come into it.
+    pub inbound: Inbound,
+    /// Whether DNS is captured.
+    pub dns: Dns,
+    /// What happens to traffic that a TCP proxy cannot carry.
+    pub uncarried: Uncarried,
+    /// Whether the namespace may be a machine's.
+    pub place: Place,
+}
+
+/// How the proxy is recognised.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Proxy {
+    /// It runs in the namespace; a socket with any of these signs is its own.
+    Inside(Signs),
+    /// It runs elsewhere and has sockets of the namespace passed out to it.
+    Outside {
+        /// Addresses of the namespace, apart from loopback: what goes there is not captured.
+        own: Vec<IpAddr>,
+        /// Mark on the sockets that are made inside for the proxy to connect with.
+        mark: Option<SocketMark>,
+    },
+}
+
+/// What the proxy's sockets have in common. Each list is a set: any member will do.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Signs {
+    /// User ids.
+    pub uids: Vec<u32>,
+    /// Group ids. Where there are user ids too, a process with the group alone is left alone but its
+    /// calls to itself over `lo` are not turned inwards (as istio-iptables has it).
+    pub gids: Vec<u32>,
+    /// Socket marks.
+    pub marks: Vec<SocketMark>,
+}
+
+impl Signs {
+    /// Whether nothing would be recognised.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.uids.is_empty() && self.gids.is_empty() && self.marks.is_empty()
+    }
+}
+
+/// A value of `SO_MARK`, and which of its bits count.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct SocketMark {
+    /// The value under the mask.
+    pub value: u32,
+    /// The bits that are compared.
+    pub mask: u32,
+}
+
+impl SocketMark {
+    /// One that compares all 32 bits.
+    #[must_use]
+    pub fn exact(value: u32) -> Self {
+        Self {
+            value,
+            mask: u32::MAX,
+        }
+    }
+
+    /// Whether a socket's mark is this one.
+    #[must_use]
+    pub fn matches(self, mark: u32) -> bool {
+        mark & self.mask == self.value
+    }
+}
+
+/// `0x539`, or `0x539/0xfff` where not all bits count.
+impl fmt::Display for SocketMark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#x}", self.value)?;
+        if self.mask != u32::MAX {
+            write!(f, "/{:#x}", self.mask)?;
+        }
+        Ok(())
+    }
+}
+
+/// The text was not a mark.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("`{0}` is not a mark: write VALUE or VALUE/MASK, decimal or 0x hexadecimal, at most 32 bits")]
+pub struct BadMark(String);
+
+impl FromStr for SocketMark {
+    type Err = BadMark;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let number = |part: &str| match part.strip_prefix("0x") {
+            Some(hex) => u32::from_str_radix(hex, 16),
+            None => part.parse(),
+        };
+        let (value, mask) = text.split_once('/').unwrap_or((text, "0xffffffff"));
+        match (number(value), number(mask)) {
+            (Ok(value), Ok(mask)) if value & !mask == 0 => Ok(Self { value, mask }),
+            _ => Err(BadMark(text.to_owned())),
+        }
+    }
+}
+
+/// A choice among many: none, some, or all of them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Selection<T> {
+    /// `*`.
+    All,
+    /// These; an empty list is none.
+    Only(Vec<T>),
+}
+
+impl<T> Selection<T> {
+    /// Whether nothing is chosen.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        matches!(self, Self::Only(list) if list.is_empty())
+    }
+}
+
+/// Connections made in the namespace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Outbound {
+    /// Where captured ones go.
+    pub to_port: u16,
+    /// Destinations captured, on all ports.
+    pub cidrs: Selection<IpNet>,
+    /// Destinations left alone.
+    pub exclude_cidrs: Vec<IpNet>,
+    /// Destination ports captured whatever the address, unless it is excluded.
+    pub ports: Vec<u16>,
+    /// Destination ports left alone.
+    pub exclude_ports: Vec<u16>,
+    /// What counts as IPv4 loopback and is never captured.
+    pub loopback_v4: Ipv4Net,
+}
+
+/// Connections that come into the namespace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Inbound {
+    /// By which means.
+    pub mode: InboundMode,
+    /// Where captured ones go.
+    pub to_port: u16,
+    /// The HBONE port: never captured, and never turned inwards.
+    pub tunnel_port: u16,
+    /// Destination ports captured.
+    pub ports: Selection<u16>,
+    /// Destination ports left alone where all are captured.
+    pub exclude_ports: Vec<u16>,
+}
+
+/// The kernel's means for inbound capture.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InboundMode {
+    /// NAT: the destination becomes the proxy, conntrack remembers the original.
+    Redirect,
+}
+
+/// DNS capture.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dns {
+    /// None.
+    Off,
+    /// Every query to port 53, UDP and TCP, whatever the server.
+    All {
+        /// Where it goes.
+        to_port: u16,
+    },
+}
+
+/// Traffic that is neither TCP nor captured DNS.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Uncarried {
+    /// Goes its way.
+    Pass,
+    /// Fails at once, unless it stays in the namespace.
+    Reject,
+}
+
+/// Where rules may be put.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// A namespace of containers: no physical network device in it.
+    Container,
+    /// A machine too.
+    Host,
+}
+
+/// IPv4 loopback for the sidecar: one address, as istio-iptables has it.
+pub const LOOPBACK_V4: Ipv4Net = Ipv4Net::new_assert(std::net::Ipv4Addr::LOCALHOST, 32);
+
+impl Intent {
+    /// For `weir run`: the proxy is outside, all TCP made inside goes to it by 127.0.0.1:15001 and
+    /// `[::1]:15001`, DNS to port 15053 there, loopback and the `own` addresses stay inside, sockets
+    /// with `mark` pass, the rest is rejected.
+    #[must_use]
+    pub fn contained(own: Vec<IpAddr>, mark: Option<SocketMark>) -> Self {
+        Self {
+            proxy: Proxy::Outside { own, mark },
+            outbound: Outbound {
+                cidrs: Selection::All,
+                loopback_v4: Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8),
+                ..Outbound::none()
+            },
+            inbound: Inbound::none(),
+            dns: Dns::All { to_port: ports::DNS },
+            uncarried: Uncarried::Reject,
+            place: Place::Container,
+        }
+    }
+
+    /// Whether anything at all would be captured.
+    #[must_use]
+    pub fn captures_nothing(&self) -> bool {
+        self.outbound.is_none() && self.inbound.ports.is_none() && self.dns == Dns::Off
+    }
+}
+
+impl Outbound {
+    /// Captures nothing; ports at their defaults.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            to_port: ports::OUTBOUND,
+            cidrs: Selection::Only(vec![]),
+            exclude_cidrs: vec![],
+            ports: vec![],
+            exclude_ports: vec![],
+            loopback_v4: LOOPBACK_V4,
+        }
+    }
+
+    /// Whether no destination is captured.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.cidrs.is_none() && self.ports.is_empty()
+    }
+}
+
+impl Inbound {
+    /// Captures nothing; ports at their defaults.
+    #[must_use]
+    pub fn none() -> Self {
+        Self {
+            mode: InboundMode::Redirect,
+            to_port: ports::INBOUND,
+            tunnel_port: ports::HBONE,
+            ports: Selection::Only(vec![]),
+            exclude_ports: vec![],
+        }
+    }
+}

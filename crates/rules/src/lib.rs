@@ -1,0 +1,24 @@
+//! Capture rules, as values. Comes in: an [`Intent`] (what flags say) and [`Facts`] (what the namespace
+//! is like). Goes out: a [`Plan`], rendered to one [`Ruleset`] a family, which `netsys` applies.
+//!
+//! Diagnosis is the way back: a dump is [parsed](parse()) into the same type, [compared](diff) with what
+//! is wanted and [evaluated](evaluate()) for a packet. Nothing here touches a kernel.
+
+#![forbid(unsafe_code)]
+
+pub mod diff;
+pub mod evaluate;
+pub mod flags;
+pub mod intent;
+pub mod parse;
+pub mod plan;
+pub mod render;
+pub mod ruleset;
+
+pub use evaluate::{Fate, Origin, Packet, Step, Verdict, evaluate};
+pub use flags::Flags;
+pub use intent::{Intent, Proxy, Selection, SocketMark};
+pub use parse::parse;
+pub use plan::{Facts, Family, Mistake, Plan, plan};
+pub use render::render;
+pub use ruleset::Ruleset;

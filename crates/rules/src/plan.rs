@@ -1,0 +1,317 @@
+//! From an intent and the facts of a namespace to what should hold there: ordered clauses for each hook,
+//! first match decides, the same for both families and for any back-end.
+//!
+//! The order of the clauses is that of istio-iptables, so that every packet fares the same; clauses that
+//! could decide nothing are left out. `docs/istio-iptables.md` has the differences that are wanted.
+
+mod clauses;
+
+use std::fmt;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+pub use self::clauses::PASSTHROUGH_V6_OURS;
+use crate::intent::{Dns, Inbound, Intent, Place, Proxy, Selection, SocketMark, Uncarried};
+use crate::ruleset::IpProtocol;
+
+/// An address family.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// Of an address.
+    #[must_use]
+    pub fn of(ip: IpAddr) -> Self {
+        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
+}
+
+/// What a namespace is like, as far as a plan depends on it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Facts {
+    /// The IPv4 stack.
+    pub ipv4: Stack,
+    /// The IPv6 stack.
+    pub ipv6: Stack,
+    /// Devices that are a machine's own: `eth0`, `wlan0`.
+    pub physical_devices: Vec<String>,
+    /// The source address `::6`.
+    pub passthrough_v6: PassthroughV6,
+}
+
+impl Facts {
+    /// A namespace made for the purpose: these families, both capturable, no devices but its own.
+    #[must_use]
+    pub fn fresh(families: &[Family]) -> Self {
+        let stack = |family| match families.contains(&family) {
+            true => Stack::On,
+            false => Stack::Off,
+        };
+        Self {
+            ipv4: stack(Family::V4),
+            ipv6: stack(Family::V6),
+            physical_devices: vec![],
+            passthrough_v6: PassthroughV6::Absent,
+        }
+    }
+}
+
+/// The state of one family in a namespace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Stack {
+    /// No device speaks it, so there is nothing to capture.
+    Off,
+    /// In use, and the packet filter can be programmed.
+    On,
+    /// In use, but it cannot be captured, for this reason.
+    Uncapturable(String),
+}
+
+/// Whether `::6`, the source of the proxy's own calls to its application, is on `lo`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PassthroughV6 {
+    /// No.
+    Absent,
+    /// Put there by an earlier run.
+    Ours,
+    /// It was there before Weir: to be left there.
+    Foreign,
+}
+
+/// What should hold in a namespace.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Plan {
+    /// The families that are on, each to be captured.
+    pub families: Vec<Family>,
+    /// For the first packet of a connection that is made here.
+    pub outbound: Vec<Clause>,
+    /// For the first packet of a connection that comes in.
+    pub inbound: Vec<Clause>,
+    /// For each packet that leaves, after [`Plan::outbound`] has been applied.
+    pub leaving: Vec<Clause>,
+    /// Whether `::6/128` must be on `lo`.
+    pub passthrough_v6: bool,
+    /// What the operator should know.
+    pub notes: Vec<String>,
+}
+
+impl Plan {
+    /// Whether it asks for no rule at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.outbound.is_empty() && self.inbound.is_empty() && self.leaving.is_empty()
+    }
+}
+
+/// One decision.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Clause {
+    /// All must hold; none holds for everything.
+    pub when: Vec<Condition>,
+    /// Then this, and no later clause is asked.
+    pub then: Action,
+    /// Why, in a few words for people.
+    pub purpose: &'static str,
+}
+
+/// Something about a packet. A list holds where any of its members does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Condition {
+    /// The protocol.
+    Protocol(IpProtocol),
+    /// Leaves by the loopback device, which is how any packet to an address of its own goes.
+    OverLoopback,
+    /// Comes from this address.
+    From(IpAddr),
+    /// Goes to one of these networks. Those of the other family do not count; with none left it never holds.
+    To(Vec<IpNet>),
+    /// Goes to none of these networks.
+    NotTo(Vec<IpNet>),
+    /// Goes to one of these TCP or UDP ports.
+    ToPort(Vec<u16>),
+    /// Goes to another port.
+    NotToPort(u16),
+    /// The socket has one of these signs.
+    SocketHas(Vec<Sign>),
+}
+
+/// One sign of a socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sign {
+    /// The user id of its maker.
+    Uid(u32),
+    /// The group id of its maker.
+    Gid(u32),
+    /// Its mark.
+    Mark(SocketMark),
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Action {
+    /// To the proxy's listener on this port.
+    Redirect(u16),
+    /// Goes where it was going.
+    Leave,
+    /// Refused, and the sender told at once.
+    Reject,
+}
+
+/// Something that cannot be done as asked.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{flag}: {problem}")]
+pub struct Mistake {
+    /// The flag, as people write it, or the fact that stands against it.
+    pub flag: String,
+    /// What is wrong and what to do.
+    pub problem: String,
+}
+
+impl Mistake {
+    pub(crate) fn new(flag: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self {
+            flag: flag.into(),
+            problem: problem.into(),
+        }
+    }
+}
+
+/// Decides what should hold.
+///
+/// # Errors
+/// Everything that stands against it, at once.
+pub fn plan(intent: &Intent, facts: &Facts) -> Result<Plan, Vec<Mistake>> {
+    let mut mistakes = vec![];
+    if intent.place == Place::Container && !facts.physical_devices.is_empty() {
+        mistakes.push(physical(&facts.physical_devices));
+    }
+    if matches!(&intent.proxy, Proxy::Inside(signs) if signs.is_empty()) {
+        mistakes.push(Mistake::new(
+            "--proxy-uid, --proxy-gid, --proxy-mark",
+            "nothing says how to recognise the proxy, so its own traffic would be captured; give one",
+        ));
+    }
+    if matches!(intent.proxy, Proxy::Inside(_))
+        && (intent.dns, intent.uncarried) != (Dns::Off, Uncarried::Pass)
+    {
+        mistakes.push(Mistake::new(
+            "DNS, uncarried",
+            "DNS is captured, and what cannot be carried rejected, only where the proxy is outside the namespace",
+        ));
+    }
+    let families = [(Family::V4, &facts.ipv4), (Family::V6, &facts.ipv6)]
+        .into_iter()
+        .filter_map(|(family, stack)| match stack {
+            Stack::Off => None,
+            Stack::On => Some(family),
+            Stack::Uncapturable(why) => {
+                mistakes.push(uncapturable(family, why));
+                None
+            }
+        })
+        .collect();
+    if !mistakes.is_empty() {
+        return Err(mistakes);
+    }
+    Ok(decide(intent, facts, families))
+}
+
+fn physical(devices: &[String]) -> Mistake {
+    Mistake::new(
+        "--host",
+        format!(
+            "this network namespace holds a machine's own network device ({}), and capturing a machine's traffic \
+             can cut you off from it. Give --netns to name another namespace, or --host if you mean this one \
+             (then the change is undone after a minute unless you confirm it)",
+            devices.join(", ")
+        ),
+    )
+}
+
+fn uncapturable(family: Family, why: &str) -> Mistake {
+    let off = match family {
+        Family::V4 => "",
+        Family::V6 => {
+            ", or switch IPv6 off in the namespace (sysctl -w net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1)"
+        }
+    };
+    Mistake::new(
+        family.to_string(),
+        format!(
+            "is on in this namespace but cannot be captured: {why}. Traffic would escape, so nothing was changed; mend that{off}"
+        ),
+    )
+}
+
+fn decide(intent: &Intent, facts: &Facts, families: Vec<Family>) -> Plan {
+    let mut plan = Plan {
+        families,
+        outbound: vec![],
+        inbound: vec![],
+        leaving: vec![],
+        passthrough_v6: false,
+        notes: notes(intent),
+    };
+    if intent.captures_nothing() {
+        return plan;
+    }
+    plan.outbound = match &intent.proxy {
+        Proxy::Inside(signs) => {
+            clauses::from_inside(signs, &intent.outbound, &intent.inbound, facts.passthrough_v6)
+        }
+        Proxy::Outside { own, mark } => clauses::from_outside(own, *mark, &intent.outbound, intent.dns),
+    };
+    plan.inbound = clauses::inbound(&intent.inbound);
+    if let (Proxy::Outside { own, mark }, Uncarried::Reject) = (&intent.proxy, intent.uncarried) {
+        plan.leaving = clauses::uncarried(own, *mark, &intent.outbound);
+    }
+    for list in [&mut plan.outbound, &mut plan.inbound, &mut plan.leaving] {
+        drop_idle_end(list);
+    }
+    plan.passthrough_v6 = matches!(intent.proxy, Proxy::Inside(_)) && plan.families.contains(&Family::V6);
+    plan
+}
+
+fn notes(intent: &Intent) -> Vec<String> {
+    let mut notes = vec![];
+    let Inbound {
+        ports,
+        exclude_ports,
+        tunnel_port,
+        ..
+    } = &intent.inbound;
+    if !exclude_ports.is_empty() && *ports != Selection::All {
+        notes.push("-d excludes ports only where -b is '*'; here it has no effect".to_owned());
+    }
+    if matches!(ports, Selection::Only(list) if list.contains(tunnel_port)) {
+        notes.push(format!(
+            "inbound port {tunnel_port} is the tunnel's (-e) and is never captured, although -b lists it"
+        ));
+    }
+    notes
+}
+
+/// A later clause that leaves packets alone changes nothing where no clause comes after it.
+fn drop_idle_end(clauses: &mut Vec<Clause>) {
+    while clauses.last().is_some_and(|last| last.then == Action::Leave) {
+        clauses.pop();
+    }
+}

@@ -1,0 +1,471 @@
+//! The rules of one family as the packet filter has them: tables, ordered chains, rules. Made by
+//! [`crate::render()`] from a plan and by [`crate::parse()`] from a dump; printed as restore text.
+
+use std::fmt;
+
+use ipnet::IpNet;
+
+use crate::intent::SocketMark;
+use crate::plan::Family;
+
+/// Chains of ours begin with this; nothing else of a rule set is ever touched.
+pub const OWN_CHAIN_PREFIX: &str = "WEIR_";
+
+/// All tables of one family.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Ruleset {
+    /// IPv4 or IPv6.
+    pub family: Family,
+    /// In order of name; at most one of each.
+    pub tables: Vec<Table>,
+}
+
+/// One table.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Table {
+    /// Which.
+    pub name: TableName,
+    /// Built-in ones first, in the order of the dump.
+    pub chains: Vec<Chain>,
+}
+
+/// The tables that exist.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum TableName {
+    /// `filter`.
+    Filter,
+    /// `mangle`.
+    Mangle,
+    /// `nat`: seen by the first packet of a connection only.
+    Nat,
+    /// `raw`: before conntrack.
+    Raw,
+    /// `security`.
+    Security,
+}
+
+impl TableName {
+    /// Every table, by name.
+    pub const ALL: [(&'static str, Self); 5] = [
+        ("filter", Self::Filter),
+        ("mangle", Self::Mangle),
+        ("nat", Self::Nat),
+        ("raw", Self::Raw),
+        ("security", Self::Security),
+    ];
+
+    /// The name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        Self::ALL[self as usize].0
+    }
+}
+
+/// One chain.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Chain {
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: ChainKind,
+    /// First match decides.
+    pub rules: Vec<Rule>,
+}
+
+/// Built-in or made by somebody.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ChainKind {
+    /// A hook of the kernel, with what happens at its end.
+    Builtin(Policy),
+    /// Reached by jumps only.
+    User,
+}
+
+/// What happens at the end of a built-in chain.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Policy {
+    /// Goes on.
+    Accept,
+    /// Is dropped.
+    Drop,
+}
+
+/// One rule: all matches must fit, in this order.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Rule {
+    /// A comment is one of them.
+    pub matches: Vec<Match>,
+    /// What then happens.
+    pub target: Target,
+}
+
+/// A test, or its opposite.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Match {
+    /// Whether it must not hold.
+    pub negated: bool,
+    /// What is looked at.
+    pub test: Test,
+}
+
+/// What a match looks at.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Test {
+    /// `-s`.
+    Source(IpNet),
+    /// `-d`.
+    Destination(IpNet),
+    /// `-i`; a trailing `+` matches any ending.
+    InInterface(String),
+    /// `-o`; a trailing `+` matches any ending.
+    OutInterface(String),
+    /// `-p`.
+    Protocol(IpProtocol),
+    /// `-m tcp|udp --sport`.
+    SourcePort(PortRange),
+    /// `-m tcp|udp --dport`.
+    DestinationPort(PortRange),
+    /// `-m multiport --dports`.
+    DestinationPorts(Vec<PortRange>),
+    /// `-m owner --uid-owner`, first and last.
+    Uid(u32, u32),
+    /// `-m owner --gid-owner`, first and last.
+    Gid(u32, u32),
+    /// `-m mark --mark`.
+    Mark(SocketMark),
+    /// `-m conntrack --ctstate`, the states' names.
+    State(Vec<String>),
+    /// `-m comment --comment`: always holds.
+    Comment(String),
+    /// Anything else, as the dump has it: `-m limit --limit 3/min`.
+    Other(String),
+}
+
+/// A protocol of the IP header.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IpProtocol {
+    /// 6.
+    Tcp,
+    /// 17.
+    Udp,
+    /// 132.
+    Sctp,
+    /// 1.
+    Icmp,
+    /// 58.
+    Icmpv6,
+    /// Any other.
+    Number(u8),
+}
+
+impl IpProtocol {
+    /// Names as both iptables variants print and read them.
+    pub(crate) const NAMES: [(&'static str, Self); 5] = [
+        ("tcp", Self::Tcp),
+        ("udp", Self::Udp),
+        ("sctp", Self::Sctp),
+        ("icmp", Self::Icmp),
+        ("ipv6-icmp", Self::Icmpv6),
+    ];
+}
+
+impl fmt::Display for IpProtocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match Self::NAMES.iter().find(|(_, protocol)| protocol == self) {
+            Some((name, _)) => f.write_str(name),
+            None => match self {
+                Self::Number(number) => number.fmt(f),
+                _ => Ok(()),
+            },
+        }
+    }
+}
+
+/// Ports from first to last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PortRange {
+    /// First.
+    pub first: u16,
+    /// Last, included.
+    pub last: u16,
+}
+
+impl From<u16> for PortRange {
+    fn from(port: u16) -> Self {
+        Self {
+            first: port,
+            last: port,
+        }
+    }
+}
+
+impl fmt::Display for PortRange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.first == self.last {
+            self.first.fmt(f)
+        } else {
+            write!(f, "{}:{}", self.first, self.last)
+        }
+    }
+}
+
+/// What happens to a packet that fits.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Target {
+    /// The rule counts, and nothing else.
+    Continue,
+    /// `ACCEPT`: the table is done with it.
+    Accept,
+    /// `DROP`.
+    Drop,
+    /// `REJECT --reject-with …`.
+    Reject(String),
+    /// `RETURN`.
+    Return,
+    /// `-j CHAIN`.
+    Jump(String),
+    /// `-g CHAIN`: as a jump, but its end returns to where this chain was called.
+    Goto(String),
+    /// `REDIRECT --to-ports PORT`.
+    Redirect(u16),
+    /// Any other extension, as the dump has it: `LOG --log-prefix x`.
+    Other(String),
+}
+
+impl Target {
+    /// The chain that is jumped to.
+    #[must_use]
+    pub fn chain(&self) -> Option<&str> {
+        match self {
+            Self::Jump(chain) | Self::Goto(chain) => Some(chain),
+            _ => None,
+        }
+    }
+}
+
+impl Ruleset {
+    /// One without tables.
+    #[must_use]
+    pub fn empty(family: Family) -> Self {
+        Self {
+            family,
+            tables: vec![],
+        }
+    }
+
+    /// The table of that name.
+    #[must_use]
+    pub fn table(&self, name: TableName) -> Option<&Table> {
+        self.tables.iter().find(|table| table.name == name)
+    }
+
+    /// What in it is ours: our chains, and the rules that jump to them. Foreign rules and empty tables are gone.
+    #[must_use]
+    pub fn own(&self) -> Self {
+        let tables = self
+            .tables
+            .iter()
+            .map(Table::own)
+            .filter(|table| !table.chains.is_empty());
+        Self {
+            family: self.family,
+            tables: tables.collect(),
+        }
+    }
+
+    /// Every comment on a rule of ours.
+    pub fn purposes(&self) -> impl Iterator<Item = &str> {
+        self.tables
+            .iter()
+            .flat_map(|table| &table.chains)
+            .filter(|chain| chain.is_own())
+            .flat_map(|chain| &chain.rules)
+            .filter_map(Rule::comment)
+    }
+}
+
+impl Table {
+    /// The chain of that name.
+    #[must_use]
+    pub fn chain(&self, name: &str) -> Option<&Chain> {
+        self.chains.iter().find(|chain| chain.name == name)
+    }
+
+    fn own(&self) -> Self {
+        let chains = self.chains.iter().filter_map(|chain| {
+            if chain.is_own() {
+                return Some(chain.clone());
+            }
+            let rules: Vec<_> = chain.rules.iter().filter(|rule| rule.is_own()).cloned().collect();
+            (!rules.is_empty()).then(|| Chain {
+                rules,
+                ..chain.clone()
+            })
+        });
+        Self {
+            name: self.name,
+            chains: chains.collect(),
+        }
+    }
+}
+
+impl Chain {
+    /// Whether it is one of ours.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.name.starts_with(OWN_CHAIN_PREFIX)
+    }
+}
+
+impl Rule {
+    /// Whether it leads to a chain of ours.
+    #[must_use]
+    pub fn is_own(&self) -> bool {
+        self.target
+            .chain()
+            .is_some_and(|chain| chain.starts_with(OWN_CHAIN_PREFIX))
+    }
+
+    /// Its comment; for a rule of ours, its purpose.
+    #[must_use]
+    pub fn comment(&self) -> Option<&str> {
+        self.matches.iter().find_map(|found| match &found.test {
+            Test::Comment(text) => Some(text.as_str()),
+            _ => None,
+        })
+    }
+}
+
+/// As `iptables-save` prints it and `iptables-restore` reads it, without counters and dates.
+impl fmt::Display for Ruleset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.tables.iter().try_for_each(|table| table.fmt(f))
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "*{}", self.name.as_str())?;
+        for chain in &self.chains {
+            let policy = match chain.kind {
+                ChainKind::Builtin(Policy::Accept) => "ACCEPT",
+                ChainKind::Builtin(Policy::Drop) => "DROP",
+                ChainKind::User => "-",
+            };
+            writeln!(f, ":{} {policy} [0:0]", chain.name)?;
+        }
+        for chain in &self.chains {
+            for rule in &chain.rules {
+                writeln!(f, "-A {}{rule}", chain.name)?;
+            }
+        }
+        writeln!(f, "COMMIT")
+    }
+}
+
+/// Everything after the chain's name, with a leading space.
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The module is named once for the matches of it that follow each other: port tests need the
+        // protocol's, and several owner tests in a row are several matches to the kernel all the same.
+        let mut protocol = IpProtocol::Tcp;
+        let mut open = "";
+        for found in &self.matches {
+            if let Test::Protocol(name) = found.test {
+                protocol = name;
+            }
+            let module = found.test.module(protocol);
+            if !module.is_empty() && (module != open || !found.test.shares_module()) {
+                write!(f, " -m {module}")?;
+            }
+            open = module;
+            let not = if found.negated { " !" } else { "" };
+            write!(f, "{not} {}", found.test)?;
+        }
+        match &self.target {
+            Target::Continue => Ok(()),
+            Target::Accept => f.write_str(" -j ACCEPT"),
+            Target::Drop => f.write_str(" -j DROP"),
+            Target::Return => f.write_str(" -j RETURN"),
+            Target::Reject(with) => write!(f, " -j REJECT --reject-with {with}"),
+            Target::Jump(chain) => write!(f, " -j {chain}"),
+            Target::Goto(chain) => write!(f, " -g {chain}"),
+            Target::Redirect(port) => write!(f, " -j REDIRECT --to-ports {port}"),
+            Target::Other(text) => write!(f, " -j {text}"),
+        }
+    }
+}
+
+impl Test {
+    /// The extension that reads it; empty for those that iptables has itself.
+    fn module(&self, protocol: IpProtocol) -> &'static str {
+        match self {
+            Self::SourcePort(_) | Self::DestinationPort(_) => match protocol {
+                IpProtocol::Udp => "udp",
+                IpProtocol::Sctp => "sctp",
+                _ => "tcp",
+            },
+            Self::DestinationPorts(_) => "multiport",
+            Self::Uid(..) | Self::Gid(..) => "owner",
+            Self::Mark(_) => "mark",
+            Self::State(_) => "conntrack",
+            Self::Comment(_) => "comment",
+            _ => "",
+        }
+    }
+
+    /// Whether a second test of the same extension goes into the same match. Owner tests could, but a
+    /// dump shows them apart where they were given apart, so they are always kept apart.
+    fn shares_module(&self) -> bool {
+        matches!(self, Self::SourcePort(_) | Self::DestinationPort(_))
+    }
+}
+
+impl fmt::Display for Test {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Source(net) => write!(f, "-s {net}"),
+            Self::Destination(net) => write!(f, "-d {net}"),
+            Self::InInterface(name) => write!(f, "-i {name}"),
+            Self::OutInterface(name) => write!(f, "-o {name}"),
+            Self::Protocol(protocol) => write!(f, "-p {protocol}"),
+            Self::SourcePort(range) => write!(f, "--sport {range}"),
+            Self::DestinationPort(range) => write!(f, "--dport {range}"),
+            Self::DestinationPorts(ranges) => {
+                let ranges: Vec<_> = ranges.iter().map(PortRange::to_string).collect();
+                write!(f, "--dports {}", ranges.join(","))
+            }
+            Self::Uid(first, last) => write_ids(f, "--uid-owner", *first, *last),
+            Self::Gid(first, last) => write_ids(f, "--gid-owner", *first, *last),
+            Self::Mark(mark) => write!(f, "--mark {mark}"),
+            Self::State(states) => write!(f, "--ctstate {}", states.join(",")),
+            Self::Comment(text) => write!(f, "--comment {}", quoted(text)),
+            Self::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+fn write_ids(f: &mut fmt::Formatter<'_>, option: &str, first: u32, last: u32) -> fmt::Result {
+    if first == last {
+        write!(f, "{option} {first}")
+    } else {
+        write!(f, "{option} {first}-{last}")
+    }
+}
+
+/// As xtables prints a string: bare where it can be, else in quotes with `\`, `"` and `'` escaped.
+fn quoted(text: &str) -> String {
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || "_-.:/,@%+=".contains(c);
+    if !text.is_empty() && text.chars().all(is_bare) {
+        return text.to_owned();
+    }
+    let mut out = String::from('"');
+    for c in text.chars() {
+        if matches!(c, '"' | '\\' | '\'') {
+            out.push('\\');
+        }
+        out.push(c);
+    }
+    out.push('"');
+    out
+}

@@ -1,0 +1,208 @@
+//! Flags to an intent: who the proxy is, what the preset means, what is refused.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot make its own data has failed"
+)]
+
+use rules::intent::{Place, Signs};
+use rules::plan::{PassthroughV6, Stack};
+use rules::{Facts, Family, Flags, Intent, Proxy, Selection, SocketMark, plan, render};
+
+fn text(value: &str) -> Option<String> {
+    Some(value.to_owned())
+}
+
+fn signs(flags: &Flags) -> Signs {
+    match flags.intent().unwrap().proxy {
+        Proxy::Inside(signs) => signs,
+        Proxy::Outside { .. } => panic!("flags put the proxy inside"),
+    }
+}
+
+#[test]
+fn the_proxy_is_who_the_flags_say_and_else_1337() {
+    let both = |uids: &[u32], gids: &[u32]| Signs {
+        uids: uids.to_vec(),
+        gids: gids.to_vec(),
+        marks: vec![],
+    };
+    let flags = Flags::default();
+    assert_eq!(signs(&flags), both(&[1337], &[1337]));
+    let flags = Flags {
+        envoy_user: Some(101),
+        ..Flags::default()
+    };
+    assert_eq!(signs(&flags), both(&[101], &[101]));
+    let flags = Flags {
+        proxy_uid: text("5,6,"),
+        ..flags
+    };
+    assert_eq!(signs(&flags), both(&[5, 6], &[5, 6]));
+    let flags = Flags {
+        proxy_uid: text(""),
+        proxy_gid: text("7"),
+        ..Flags::default()
+    };
+    assert_eq!(signs(&flags), both(&[1337], &[7]));
+}
+
+#[test]
+fn a_mark_alone_is_the_only_sign() {
+    let flags = Flags {
+        proxy_mark: text("0x539/0xfff,12"),
+        ..Flags::default()
+    };
+    let marks = vec![
+        SocketMark {
+            value: 0x539,
+            mask: 0xfff,
+        },
+        SocketMark::exact(12),
+    ];
+    let expected = Signs {
+        marks: marks.clone(),
+        ..Signs::default()
+    };
+    assert_eq!(signs(&flags), expected);
+    let flags = Flags {
+        proxy_uid: text("9"),
+        ..flags
+    };
+    assert_eq!(signs(&flags).uids, [9]);
+    assert_eq!(signs(&flags).marks, marks);
+}
+
+#[test]
+fn the_preset_is_everything_and_a_flag_replaces_its_part() {
+    let preset = Flags {
+        sidecar: true,
+        ..Flags::default()
+    };
+    let spelled_out = Flags {
+        outbound_cidrs: text("*"),
+        inbound_ports: text("*"),
+        inbound_exclude_ports: text("15020,15021,15090"),
+        ..Flags::default()
+    };
+    assert_eq!(preset.intent().unwrap(), spelled_out.intent().unwrap());
+    let narrower = Flags {
+        inbound_ports: text("80"),
+        inbound_exclude_ports: text(""),
+        ..preset
+    };
+    let intent = narrower.intent().unwrap();
+    assert_eq!(intent.inbound.ports, Selection::Only(vec![80]));
+    assert_eq!(intent.inbound.exclude_ports, []);
+    assert_eq!(intent.outbound.cidrs, Selection::All);
+}
+
+#[test]
+fn what_asks_for_nothing_is_not_refused() {
+    let with = |flag, value: &str| Flags {
+        beyond: vec![(flag, value.to_owned())],
+        ..Flags::default()
+    };
+    for (flag, value, accepted) in [
+        ("--redirect-dns", "false", true),
+        ("--redirect-dns", "", true),
+        ("--redirect-dns", "true", false),
+        ("--redirect-dns", "perhaps", false),
+        ("-k (--kube-virt-interfaces)", "", true),
+        ("-k (--kube-virt-interfaces)", "tap0", false),
+        ("ISTIO_OUTBOUND_OWNER_GROUPS", "*", true),
+        ("ISTIO_OUTBOUND_OWNER_GROUPS", "101", false),
+        ("ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE", "*", false),
+    ] {
+        let result = with(flag, value).intent();
+        assert_eq!(result.is_ok(), accepted, "{flag} {value}");
+        if let Err(mistakes) = result {
+            assert_eq!(mistakes[0].flag, flag);
+        }
+    }
+}
+
+fn sidecar() -> Intent {
+    Flags {
+        sidecar: true,
+        ..Flags::default()
+    }
+    .intent()
+    .unwrap()
+}
+
+#[test]
+fn all_that_stands_against_a_plan_is_told_at_once() {
+    let facts = Facts {
+        ipv6: Stack::Uncapturable("ip6tables is not installed".to_owned()),
+        physical_devices: vec!["eth0".to_owned()],
+        ..Facts::fresh(&[Family::V4])
+    };
+    let mut intent = sidecar();
+    intent.proxy = Proxy::Inside(Signs::default());
+    let flags: Vec<_> = plan(&intent, &facts)
+        .unwrap_err()
+        .into_iter()
+        .map(|mistake| mistake.flag)
+        .collect();
+    assert_eq!(
+        flags,
+        ["--host", "--proxy-uid, --proxy-gid, --proxy-mark", "IPv6"]
+    );
+    intent.place = Place::Host;
+    assert_eq!(plan(&intent, &facts).unwrap_err().len(), 2);
+}
+
+#[test]
+fn what_there_are_no_rules_for_is_refused_and_not_left_out() {
+    let mut intent = sidecar();
+    intent.dns = Intent::contained(vec![], None).dns;
+    assert_eq!(plan(&intent, &Facts::fresh(&Family::ALL)).unwrap_err().len(), 1);
+}
+
+#[test]
+fn a_flag_without_effect_is_noted() {
+    let flags = Flags {
+        inbound_ports: text("80,15008"),
+        inbound_exclude_ports: text("80"),
+        ..Flags::default()
+    };
+    let plan = plan(&flags.intent().unwrap(), &Facts::fresh(&Family::ALL)).unwrap();
+    assert_eq!(plan.notes.len(), 2, "{:?}", plan.notes);
+}
+
+#[test]
+fn who_put_the_passthrough_address_there_is_remembered_in_the_rules() {
+    let remembers = |passthrough_v6| {
+        let facts = Facts {
+            passthrough_v6,
+            ..Facts::fresh(&Family::ALL)
+        };
+        let rulesets = render(&plan(&sidecar(), &facts).unwrap());
+        rulesets
+            .iter()
+            .flat_map(rules::Ruleset::purposes)
+            .any(|purpose| purpose.contains("put on lo"))
+    };
+    assert!(remembers(PassthroughV6::Absent));
+    assert!(remembers(PassthroughV6::Ours));
+    assert!(!remembers(PassthroughV6::Foreign));
+}
+
+#[test]
+fn a_list_of_ten_thousand_is_planned_and_has_no_rule_twice() {
+    let nets: Vec<_> = (0..10_000_u32)
+        .map(|n| format!("10.{}.{}.0/24", n / 256 % 256, n % 256))
+        .collect();
+    let doubled = format!("{0},{0}", nets.join(","));
+    let flags = Flags {
+        outbound_cidrs: text(&doubled),
+        ..Flags::default()
+    };
+    let plan = plan(&flags.intent().unwrap(), &Facts::fresh(&[Family::V4])).unwrap();
+    let rules = &render(&plan)[0];
+    let included = rules
+        .purposes()
+        .filter(|purpose| *purpose == "weir: included network");
+    assert_eq!(included.count(), 10_000);
+}
