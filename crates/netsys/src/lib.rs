@@ -1,0 +1,15 @@
+//! The one place that speaks to the kernel: namespaces, sockets, pipes, rules. Unsafe code is in
+//! [`sys`] alone; everything above it is safe functions over owned descriptors.
+
+pub mod contain;
+pub mod fdpass;
+pub mod limits;
+pub mod links;
+pub mod netlink;
+pub mod netns;
+pub mod pipe;
+pub mod routes;
+pub mod rules;
+pub mod sock;
+mod sys;
+pub mod terminal;

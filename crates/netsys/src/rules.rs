@@ -1,0 +1,168 @@
+//! Rule sets in the kernel, by the iptables programs: dumped, brought to what is wanted, removed.
+//! Everything acts on the network namespace of the calling thread (see [`crate::netns::Netns::run`]).
+
+mod lock;
+mod program;
+mod session;
+mod table;
+pub mod undo;
+
+use rules::diff::{Changes, changes};
+use rules::{Plan, Ruleset};
+
+pub use self::lock::Lock;
+pub use self::program::{Backend, Programs};
+pub use self::session::{Choice, Done, Session};
+
+/// What went wrong with the packet filter's programs.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Not one of them could be used.
+    #[error("{0}")]
+    Unusable(String),
+    /// A program was not there or could not be started.
+    #[error("cannot run {program}")]
+    Start {
+        /// Its name.
+        program: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A program said no.
+    #[error("{program} failed: {said}{}", advice(said))]
+    Failed {
+        /// Its name.
+        program: String,
+        /// What it wrote to standard error.
+        said: String,
+    },
+    /// The dump of what is there was not understood.
+    #[error(transparent)]
+    Dump(#[from] rules::parse::BadDump),
+    /// The program reported success, and the kernel does not hold what was written.
+    #[error(
+        "{program} reported success, but the kernel does not hold the rules; still to do would be:\n{missing}"
+    )]
+    NotHeld {
+        /// Its name.
+        program: String,
+        /// The edits that are still needed.
+        missing: String,
+    },
+    /// Another process keeps changing the rules.
+    #[error(
+        "another weir has been changing the rules of this namespace for {seconds} s; wait for it, or end it, and try again"
+    )]
+    Busy {
+        /// How long was waited.
+        seconds: u64,
+    },
+    /// The namespace's state could not be read.
+    #[error("cannot read what the network namespace is like")]
+    Facts(#[source] std::io::Error),
+    /// The loopback device would not take or give `::6`.
+    #[error(
+        "the proxy needs ::6 on lo (set lo up, and net.ipv6.conf.lo.disable_ipv6=0, or switch IPv6 off everywhere)"
+    )]
+    Address(#[source] crate::netlink::Error),
+    /// A table that is no longer used would not go.
+    #[error("cannot take away a table that Weir had made and that is empty now")]
+    Table(#[source] std::io::Error),
+    /// A change failed, and so did taking it back.
+    #[error("{error}; taking back what had been written failed as well ({also}): run `weir init --cleanup`")]
+    HalfDone {
+        /// What failed first.
+        error: Box<Error>,
+        /// What failed then.
+        also: Box<Error>,
+    },
+    /// The lock could not be made.
+    #[error("cannot take the lock of this namespace")]
+    Lock(#[source] std::io::Error),
+}
+
+/// What to do about the commonest refusals.
+fn advice(said: &str) -> &'static str {
+    if said.contains("ermission denied") || said.contains("not permitted") {
+        "\nIt needs CAP_NET_ADMIN in the namespace (and CAP_NET_RAW for legacy iptables): run as root, \
+         or give the init container these capabilities"
+    } else if said.contains("does not exist") || said.contains("No chain/target/match") {
+        "\nThe kernel lacks a module for it: load nf_nat, xt_REDIRECT, xt_owner, xt_comment (modprobe), \
+         or try the other variant with --force-iptables-binary"
+    } else {
+        ""
+    }
+}
+
+/// Writes a plan's rules into a namespace that was made just now and so has none: one program a family,
+/// nothing read before or after, since nobody else is there. Answers the programs that did it,
+/// IPv4 first.
+///
+/// # Errors
+/// Where no back-end of a family is installed, or the last one that is refuses.
+pub fn install_fresh(plan: &Plan) -> Result<Vec<Programs>, Error> {
+    let mut refused = Error::Unusable(String::from(
+        "no iptables is installed; install the package iptables",
+    ));
+    let mut left = rules::render(plan);
+    let mut done = vec![];
+    // The newer back-end first: what else a kernel has rules of does not matter in a fresh namespace.
+    for backend in [Backend::IptablesNft, Backend::Iptables, Backend::IptablesLegacy] {
+        // The families side by side: most of the time goes into starting the programs.
+        let started: Vec<_> = std::mem::take(&mut left)
+            .into_iter()
+            .map(|wanted| (Programs::find(wanted.family, backend), wanted))
+            .map(|(programs, wanted)| {
+                let text = changes(&Ruleset::empty(wanted.family), &wanted).to_string();
+                let restoring = programs.map(|programs| (programs.start_restore(&text), programs));
+                (restoring, wanted)
+            })
+            .collect();
+        for (restoring, wanted) in started {
+            let Some((restoring, programs)) = restoring else {
+                left.push(wanted);
+                continue;
+            };
+            match restoring.and_then(program::Started::finish) {
+                Ok(_) => done.push(programs),
+                Err(error) => {
+                    refused = error;
+                    left.push(wanted);
+                }
+            }
+        }
+    }
+    done.sort_by_key(|programs| programs.family);
+    if left.is_empty() { Ok(done) } else { Err(refused) }
+}
+
+/// Makes the rules of ours in one family exactly `wanted`, in one commit a table, and looks whether they
+/// are. `current` is what a dump said just now. Answers what was done.
+///
+/// # Errors
+/// Where a program refuses (nothing has changed then), or the result is not what was written.
+pub fn apply(programs: &Programs, current: &Ruleset, wanted: &Ruleset) -> Result<Changes, Error> {
+    let edits = changes(current, wanted);
+    if !edits.is_empty() {
+        programs.restore(&edits.to_string())?;
+        let missing = changes(&dump(programs)?, wanted);
+        if !missing.is_empty() {
+            return Err(Error::NotHeld {
+                program: programs.restore_name(),
+                missing: missing.to_string(),
+            });
+        }
+    }
+    Ok(edits)
+}
+
+/// Everything that the kernel holds of one family, as one back-end sees it.
+///
+/// # Errors
+/// Where the program cannot be run, or its output is no dump.
+pub fn dump(programs: &Programs) -> Result<Ruleset, Error> {
+    if programs.holds_nothing() {
+        return Ok(Ruleset::empty(programs.family));
+    }
+    Ok(rules::parse(programs.family, &programs.save()?)?)
+}

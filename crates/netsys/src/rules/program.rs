@@ -1,0 +1,216 @@
+//! The programs of one back-end and family: found, chosen, run.
+
+use std::ffi::OsString;
+use std::fmt;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use rules::Family;
+
+use super::Error;
+
+/// A way to program the packet filter.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Backend {
+    /// `iptables-nft`: iptables syntax, kept in nftables.
+    IptablesNft,
+    /// `iptables-legacy`: the older kernel interface.
+    IptablesLegacy,
+    /// Whatever is called `iptables`, where it does not say which it is.
+    Iptables,
+}
+
+impl Backend {
+    /// In the order in which they are looked for.
+    pub const ALL: [Self; 3] = [Self::IptablesLegacy, Self::IptablesNft, Self::Iptables];
+
+    /// As the program is called, without its family: `iptables-nft`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::IptablesNft => "iptables-nft",
+            Self::IptablesLegacy => "iptables-legacy",
+            Self::Iptables => "iptables",
+        }
+    }
+
+    fn suffix(self) -> &'static str {
+        match self {
+            Self::IptablesNft => "-nft",
+            Self::IptablesLegacy => "-legacy",
+            Self::Iptables => "",
+        }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// The two programs of one back-end and family.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Programs {
+    /// Which family they are for.
+    pub family: Family,
+    /// Which back-end they are of.
+    pub backend: Backend,
+    save: PathBuf,
+    restore: PathBuf,
+}
+
+impl Programs {
+    /// Looks for them on the path, and where system programs are kept.
+    #[must_use]
+    pub fn find(family: Family, backend: Backend) -> Option<Self> {
+        let base = match family {
+            Family::V4 => "iptables",
+            Family::V6 => "ip6tables",
+        };
+        let find = |what: &str| on_path(&format!("{base}{}-{what}", backend.suffix()));
+        Some(Self {
+            family,
+            backend,
+            save: find("save")?,
+            restore: find("restore")?,
+        })
+    }
+
+    /// Whether it can be told without the program that there is no table. To ask legacy iptables would load
+    /// its kernel modules where nothing else has, for everybody on the machine.
+    pub(super) fn holds_nothing(&self) -> bool {
+        let tables = match self.family {
+            Family::V4 => "/proc/thread-self/net/ip_tables_names",
+            Family::V6 => "/proc/thread-self/net/ip6_tables_names",
+        };
+        self.backend == Backend::IptablesLegacy
+            && match std::fs::read(tables) {
+                Ok(names) => names.is_empty(),
+                Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+            }
+    }
+
+    /// The text of `iptables-save`.
+    ///
+    /// # Errors
+    /// Where the program cannot be run or refuses.
+    pub fn save(&self) -> Result<String, Error> {
+        self.start(&self.save, &[], "")?.finish()
+    }
+
+    /// Hands text to `iptables-restore --noflush`: all of a table's lines, or none.
+    pub(super) fn restore(&self, text: &str) -> Result<(), Error> {
+        self.start_restore(text)?.finish().map(drop)
+    }
+
+    /// Starts [`Programs::restore`], for several to run side by side.
+    pub(super) fn start_restore(&self, text: &str) -> Result<Started, Error> {
+        // Only the legacy variant has a lock to wait for; its seconds are those of istio-iptables.
+        let arguments: &[&str] = match self.backend {
+            Backend::IptablesLegacy => &["--noflush", "--wait=30"],
+            _ => &["--noflush"],
+        };
+        self.start(&self.restore, arguments, text)
+    }
+
+    pub(super) fn restore_name(&self) -> String {
+        name(&self.restore)
+    }
+
+    fn start(&self, program: &Path, arguments: &[&str], input: &str) -> Result<Started, Error> {
+        let name = name(program);
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        if self.backend != Backend::IptablesNft
+            && let Some(lock) = private_lock_file()
+        {
+            command.env("XTABLES_LOCKFILE", lock);
+        }
+        match command.spawn() {
+            Err(source) => Err(Error::Start {
+                program: name,
+                source,
+            }),
+            Ok(mut child) => {
+                if let Some(mut stdin) = child.stdin.take() {
+                    // It reads all of it before it writes anything, so this cannot get stuck; that it went
+                    // away early shows in its status.
+                    let _ = stdin.write_all(input.as_bytes());
+                }
+                Ok(Started { child, name })
+            }
+        }
+    }
+}
+
+/// A program that runs.
+pub(super) struct Started {
+    child: Child,
+    name: String,
+}
+
+impl Started {
+    /// Waits for its end and answers what it wrote.
+    pub(super) fn finish(self) -> Result<String, Error> {
+        let Self { child, name } = self;
+        match child.wait_with_output() {
+            Err(source) => Err(Error::Start {
+                program: name,
+                source,
+            }),
+            Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            Ok(output) => Err(Error::Failed {
+                program: name,
+                said: said(&output.stderr, output.status),
+            }),
+        }
+    }
+}
+
+/// Users other than root often lack these.
+const SYSTEM_DIRECTORIES: &str = "/usr/local/sbin:/usr/sbin:/sbin";
+
+fn on_path(program: &str) -> Option<PathBuf> {
+    let mut path = std::env::var_os("PATH").unwrap_or_default();
+    path.push(":");
+    path.push(SYSTEM_DIRECTORIES);
+    std::env::split_paths(&path)
+        .map(|directory| directory.join(program))
+        .find(|file| file.is_file())
+}
+
+fn said(stderr: &[u8], status: std::process::ExitStatus) -> String {
+    let text = String::from_utf8_lossy(stderr);
+    let lines: Vec<_> = text
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty() && !line.starts_with("Try `"))
+        .collect();
+    if lines.is_empty() {
+        status.to_string()
+    } else {
+        lines.join("; ")
+    }
+}
+
+/// Legacy iptables locks a file that only root of the machine may write; in a user namespace the
+/// namespace itself is the file. Other variants do not look at it.
+fn private_lock_file() -> Option<OsString> {
+    const SHARED: &str = "/run/xtables.lock";
+    let shared = std::fs::OpenOptions::new().append(true).create(true).open(SHARED);
+    shared.is_err().then(|| "/proc/self/ns/net".into())
+}
+
+fn name(program: &Path) -> String {
+    program
+        .file_name()
+        .unwrap_or(program.as_os_str())
+        .to_string_lossy()
+        .into_owned()
+}

@@ -1,0 +1,193 @@
+//! A change that is taken back unless somebody confirms it in time. A process of its own waits, so that it
+//! outlives the shell, and the connection, from which the change was made; it is told what was there before
+//! as text, and is spoken to by an abstract unix socket of the namespace.
+
+use std::fmt::Write as _;
+use std::io::{self, Read, Write};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+use std::time::{Duration, Instant};
+
+use rules::{Family, Ruleset};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::{Backend, Error, Session};
+
+const NAME: &[u8] = b"weir-undo";
+const CONFIRM: &[u8] = b"keep";
+/// How long a peer may take to say or read one word.
+const WORD: Duration = Duration::from_secs(5);
+
+/// What went wrong with a confirmation.
+#[derive(Debug, thiserror::Error)]
+pub enum UndoError {
+    /// One is enough.
+    #[error(
+        "an earlier change of this namespace still waits to be confirmed: confirm it (weir init --confirm) or let its time run out"
+    )]
+    Waiting,
+    /// There is nothing to confirm.
+    #[error(
+        "no change of this namespace waits to be confirmed: it has been confirmed, or undone, or none was made with --host"
+    )]
+    Nothing,
+    /// The waiting process did not take it.
+    #[error(
+        "the waiting process did not take the confirmation; it takes it from the user who made the change only"
+    )]
+    Refused,
+    /// The socket failed.
+    #[error("cannot speak to the process that waits for confirmation")]
+    Socket(#[from] io::Error),
+    /// What was there before could not be read.
+    #[error("what was there before is not readable")]
+    State,
+}
+
+/// How the waiting ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// The change stays.
+    Confirmed,
+    /// The time ran out; what was there before is there again.
+    Undone,
+}
+
+/// A change that waits. See [`Pending::arm`].
+#[derive(Debug)]
+pub struct Pending {
+    listener: UnixListener,
+    before: Vec<(Backend, Ruleset)>,
+}
+
+impl Pending {
+    /// Makes ready to wait in this process, which should be a new one: it leaves the terminal's session.
+    /// `before` is what [`encode`] made of the rules before the change.
+    ///
+    /// # Errors
+    /// [`UndoError::Waiting`] where another change waits in this namespace.
+    pub fn arm(before: &str) -> Result<Self, UndoError> {
+        let before = decode(before).ok_or(UndoError::State)?;
+        match rustix::process::setsid() {
+            // It leads a session already.
+            Ok(_) | Err(rustix::io::Errno::PERM) => {}
+            Err(errno) => return Err(io::Error::from(errno).into()),
+        }
+        let listener = UnixListener::bind_addr(&address()?).map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => UndoError::Waiting,
+            _ => error.into(),
+        })?;
+        Ok(Self { listener, before })
+    }
+
+    /// Waits for [`confirm`], and without it puts back what was there before.
+    ///
+    /// # Errors
+    /// Where putting back fails.
+    pub fn wait(self, within: Duration) -> Result<Ended, Error> {
+        let deadline = Instant::now() + within;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if self.is_confirmed(left) {
+                return Ok(Ended::Confirmed);
+            }
+            if left.is_zero() {
+                Session::open(None)?.put_back(&self.before)?;
+                return Ok(Ended::Undone);
+            }
+        }
+    }
+
+    /// Waits for one peer; only the user who made the change, and root, is listened to.
+    fn is_confirmed(&self, at_most: Duration) -> bool {
+        let timeout = Timespec {
+            tv_sec: i64::try_from(at_most.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: at_most.subsec_nanos().into(),
+        };
+        let mut ready = [PollFd::new(&self.listener, PollFlags::IN)];
+        if !matches!(poll(&mut ready, Some(&timeout)), Ok(1)) {
+            return false;
+        }
+        let Ok((mut peer, _)) = self.listener.accept() else {
+            return false;
+        };
+        let is_trusted = rustix::net::sockopt::socket_peercred(&peer)
+            .is_ok_and(|who| who.uid.is_root() || who.uid == rustix::process::geteuid());
+        let mut word = [0; CONFIRM.len()];
+        let said = peer
+            .set_read_timeout(Some(WORD))
+            .and_then(|()| peer.read_exact(&mut word));
+        let confirmed = is_trusted && said.is_ok() && word == CONFIRM;
+        if confirmed {
+            // A peer that is gone has confirmed all the same.
+            let _ = peer.write_all(CONFIRM);
+        }
+        confirmed
+    }
+}
+
+/// Keeps the change that waits in the calling thread's namespace.
+///
+/// # Errors
+/// [`UndoError::Nothing`] where none waits.
+pub fn confirm() -> Result<(), UndoError> {
+    let mut stream = UnixStream::connect_addr(&address()?).map_err(|error| match error.kind() {
+        io::ErrorKind::ConnectionRefused => UndoError::Nothing,
+        _ => error.into(),
+    })?;
+    stream.set_read_timeout(Some(WORD))?;
+    stream.write_all(CONFIRM)?;
+    let mut word = [0; CONFIRM.len()];
+    stream.read_exact(&mut word).map_err(|_| UndoError::Refused)
+}
+
+fn address() -> io::Result<SocketAddr> {
+    SocketAddr::from_abstract_name(NAME)
+}
+
+/// Rules as text, for the process that waits.
+#[must_use]
+pub fn encode(own: &[(Backend, Ruleset)]) -> String {
+    let mut text = String::new();
+    for (backend, ruleset) in own {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{backend} {}\n{ruleset}\0", ruleset.family);
+    }
+    text
+}
+
+fn decode(text: &str) -> Option<Vec<(Backend, Ruleset)>> {
+    let parts = text.split('\0').filter(|part| !part.is_empty());
+    parts
+        .map(|part| {
+            let (head, rules) = part.split_once('\n')?;
+            let (backend, family) = head.split_once(' ')?;
+            let backend = Backend::ALL.into_iter().find(|known| known.as_str() == backend)?;
+            let family = Family::ALL
+                .into_iter()
+                .find(|known| known.to_string() == family)?;
+            Some((backend, rules::parse(family, rules).ok()?))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rules_survive_the_text() {
+        let plan = rules::plan(
+            &rules::Intent::contained(vec![], None),
+            &rules::Facts::fresh(&Family::ALL),
+        );
+        let own: Vec<_> = rules::render(&plan.unwrap())
+            .into_iter()
+            .map(|ruleset| (Backend::IptablesNft, ruleset))
+            .collect();
+        assert_eq!(own.len(), 2);
+        assert_eq!(decode(&encode(&own)), Some(own));
+        assert_eq!(decode(""), Some(vec![]));
+        assert_eq!(decode("nonsense"), None);
+    }
+}

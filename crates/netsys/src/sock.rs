@@ -1,0 +1,147 @@
+//! Socket facts and options that the standard library does not have.
+
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use model::OrigDst;
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
+
+use crate::sys;
+
+/// `IP6T_SO_ORIGINAL_DST` of `linux/netfilter_ipv6/ip6_tables.h`.
+const IP6T_SO_ORIGINAL_DST: libc::c_int = 80;
+
+/// Where a redirected connection was going, as conntrack remembers it. `local` is the socket's own
+/// address and says the family. A connection that was not redirected answers with `local` itself.
+///
+/// # Errors
+/// `ENOENT` where conntrack knows nothing of the connection; `EOPNOTSUPP` without conntrack.
+pub fn original_dst(socket: &impl AsFd, local: SocketAddr) -> io::Result<OrigDst> {
+    let is_v4 = local.ip().to_canonical().is_ipv4();
+    let (level, name) = if is_v4 {
+        (libc::SOL_IP, libc::SO_ORIGINAL_DST)
+    } else {
+        (libc::SOL_IPV6, IP6T_SO_ORIGINAL_DST)
+    };
+    let raw = sys::address_option(socket.as_fd(), level, name)?;
+    let port = u16::from_be(raw.sin6_port);
+    if is_v4 {
+        // sockaddr_in holds its address where sockaddr_in6 holds its flow label.
+        let ip = Ipv4Addr::from(u32::from_be(raw.sin6_flowinfo));
+        Ok(OrigDst::new(SocketAddr::new(ip.into(), port)))
+    } else {
+        Ok(OrigDst::new(SocketAddr::new(
+            Ipv6Addr::from(raw.sin6_addr.s6_addr).into(),
+            port,
+        )))
+    }
+}
+
+/// `IP_BIND_ADDRESS_NO_PORT`: a later bind to port 0 picks no port; connect picks one that is free for
+/// its destination. Without it one source address has 28,000 connections in total.
+///
+/// # Errors
+/// On kernels before 4.2.
+pub fn bind_address_no_port(socket: &impl AsFd) -> io::Result<()> {
+    sys::set_int_option(socket.as_fd(), libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
+}
+
+/// Keepalive under 60 s: conntrack forgets a half-closed redirected connection after 60 s of silence
+/// (`nf_conntrack_tcp_timeout_close_wait`), and its later bytes would go nowhere.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(15);
+const KEEPALIVE_PROBES: u32 = 4;
+/// A peer that acknowledges nothing for this long is gone.
+const USER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Sets what a long-lived leg of a proxied connection needs: keepalive, and an end to waiting for a peer
+/// that vanished. On a listener, the sockets that it accepts inherit it, as they do `TCP_NODELAY`.
+///
+/// # Errors
+/// Where the socket is not TCP.
+pub fn keep_watch(socket: &impl AsFd) -> io::Result<()> {
+    let socket = SockRef::from(socket);
+    let keepalive = TcpKeepalive::new()
+        .with_time(KEEPALIVE_IDLE)
+        .with_interval(KEEPALIVE_INTERVAL)
+        .with_retries(KEEPALIVE_PROBES);
+    socket.set_tcp_keepalive(&keepalive)?;
+    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))
+}
+
+/// Sets a listener so that the sockets it accepts are fit for use: no Nagle delay, [`keep_watch`].
+///
+/// # Errors
+/// Where the socket is not TCP.
+pub fn tune_listener(listener: &impl AsFd) -> io::Result<()> {
+    SockRef::from(listener).set_tcp_nodelay(true)?;
+    keep_watch(listener)
+}
+
+/// How long the peer has acknowledged nothing, while something that was sent waits for it; none where
+/// nothing waits. A peer that is only slow to answer still acknowledges; one that is gone, or cut off,
+/// does not.
+///
+/// # Errors
+/// Where the socket is not TCP.
+pub fn unacknowledged_for(socket: &impl AsFd) -> io::Result<Option<Duration>> {
+    let info = sys::tcp_info(socket.as_fd())?;
+    let since = info.tcpi_last_ack_recv.min(info.tcpi_last_data_recv);
+    Ok((info.tcpi_unacked > 0).then(|| Duration::from_millis(since.into())))
+}
+
+/// Turns off what congestion control adds on a leg that never leaves this machine. BBR, the default of
+/// many systems, paces what it sends by timers, which on loopback only costs time: a burst that a
+/// receiver could take at once waits for its turn. Reno does not pace, and may be set without privilege.
+/// On a listener, the sockets that it accepts inherit it.
+///
+/// # Errors
+/// Where the kernel was built without it.
+pub fn unpaced(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).set_tcp_congestion(b"reno")
+}
+
+/// A non-blocking TCP socket of the target's family, without Nagle delay, ready to connect. One that
+/// lives longer than a moment wants [`keep_watch`]; it is five system calls that a short one need not pay.
+///
+/// # Errors
+/// Out of descriptors.
+pub fn stream_to(target: SocketAddr) -> io::Result<Socket> {
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(target), kind, Some(Protocol::TCP))?;
+    socket.set_tcp_nodelay(true)?;
+    Ok(socket)
+}
+
+/// A non-blocking listener, set as [`tune_listener`] does. `share` sets `SO_REUSEPORT`.
+/// An IPv6 listener takes IPv6 only.
+///
+/// # Errors
+/// Where the address is in use or not ours.
+pub fn listen(address: SocketAddr, share: bool) -> io::Result<std::net::TcpListener> {
+    /// The kernel lowers it to `net.core.somaxconn`.
+    const BACKLOG: i32 = 65535;
+    let kind = Type::STREAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(address), kind, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.set_reuse_address(true)?;
+    if share {
+        socket.set_reuse_port(true)?;
+    }
+    tune_listener(&socket)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+/// Makes the socket's close a reset instead of a clean end.
+///
+/// # Errors
+/// Where the socket is not TCP.
+pub fn reset_on_close(socket: &impl AsFd) -> io::Result<()> {
+    SockRef::from(socket).set_linger(Some(Duration::ZERO))
+}
