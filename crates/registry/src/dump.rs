@@ -1,0 +1,287 @@
+//! Everything a proxy was told, and what its endpoints have lived through, as plain values. The admin
+//! serves it as JSON at `GET /config_dump`; `weir pc` makes its tables of it, on line or from a file.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use model::settings::Policy;
+use model::{
+    ClusterName, Condition, Direction, KnownBy, ObjectName, Protocol, ServiceKind, SessionAffinity, Settings,
+    Workload,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::cluster::{Cluster, Target};
+use crate::snapshot::Snapshot;
+
+/// A whole proxy at one instant.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Dump {
+    /// Version of the snapshot.
+    pub version: u64,
+    /// Who this proxy is, if anybody.
+    pub own: Option<ObjectName>,
+    /// The capture listeners.
+    pub listeners: Vec<ListenerDump>,
+    /// Mesh-wide settings, defaults included.
+    pub settings: Settings,
+    /// Outbound clusters by service and port, then inbound ones by port.
+    pub clusters: Vec<ClusterDump>,
+    /// Services by name.
+    pub services: Vec<ServiceDump>,
+    /// Workloads by name.
+    pub workloads: Vec<Workload>,
+}
+
+/// A capture listener.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ListenerDump {
+    /// `outbound` or `inbound`.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+}
+
+/// A service.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ServiceDump {
+    /// Namespace and name.
+    pub name: ObjectName,
+    /// Host name.
+    pub host: Arc<str>,
+    /// Where it is reached.
+    pub kind: ServiceKind,
+    /// Its TCP ports.
+    pub ports: Vec<u16>,
+}
+
+/// A cluster.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct ClusterDump {
+    /// `outbound|80||nginx.sidecar.svc.cluster.local`.
+    pub name: ClusterName,
+    /// Which way.
+    pub direction: Direction,
+    /// The service.
+    pub service: ObjectName,
+    /// Its host name.
+    pub host: Arc<str>,
+    /// Service port number.
+    pub port: u16,
+    /// Service port name.
+    pub port_name: Arc<str>,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// How that is known.
+    pub known_by: KnownBy,
+    /// Whether clients connect to its endpoints themselves.
+    pub headless: bool,
+    /// Virtual addresses that lead to it.
+    pub addresses: Vec<IpAddr>,
+    /// Host names by which a request may name it.
+    pub domains: Arc<[Arc<str>]>,
+    /// Whether one client keeps one endpoint.
+    pub affinity: SessionAffinity,
+    /// Settings in force, defaults included.
+    pub policy: Policy,
+    /// Which of them are the service's own, by their annotation names.
+    pub own_settings: Vec<String>,
+    /// Requests under way.
+    pub requests: u32,
+    /// Retries under way.
+    pub retries: u32,
+    /// Its endpoints by address.
+    pub endpoints: Vec<EndpointDump>,
+}
+
+/// An endpoint of a cluster.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct EndpointDump {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What its readiness says.
+    pub condition: Condition,
+    /// Whether it takes new traffic (ejection apart).
+    pub usable: bool,
+    /// Whether a connection made to its own address is handled by this cluster.
+    pub direct: bool,
+    /// The pod behind it, where known.
+    pub workload: Option<ObjectName>,
+    /// UID of that pod; empty where unknown.
+    pub generation: Arc<str>,
+    /// Milliseconds until its ejection ends; absent where it is not ejected.
+    pub ejected_for_ms: Option<u64>,
+    /// How often it was ejected since it last kept well for long.
+    pub ejections: u32,
+    /// Requests or connections under way.
+    pub in_flight: u32,
+}
+
+impl Dump {
+    /// A proxy at the instant `now` (milliseconds on the clock of [`Cluster::pick`]) with its capture
+    /// listeners.
+    #[must_use]
+    pub fn new(snapshot: &Snapshot, listeners: &[(String, SocketAddr)], now: u64) -> Self {
+        let listeners = listeners.iter().map(|(name, address)| ListenerDump {
+            name: name.clone(),
+            address: *address,
+        });
+        let mut inbound: Vec<&Arc<Cluster>> = snapshot.inbound.values().collect();
+        inbound.sort_by_key(|cluster| cluster.targets.first().map(|target| target.address.port()));
+        let outbound = snapshot.clusters();
+        let clusters = outbound.iter().chain(inbound);
+        let mut services: Vec<ServiceDump> = snapshot
+            .services
+            .values()
+            .map(|service| ServiceDump {
+                name: service.name.clone(),
+                host: Arc::clone(&service.host),
+                kind: service.kind.clone(),
+                ports: service.ports.iter().map(|port| port.number).collect(),
+            })
+            .collect();
+        services.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut workloads: Vec<Workload> = snapshot.workloads.values().map(|w| (**w).clone()).collect();
+        workloads.sort_by(|a, b| a.name.cmp(&b.name));
+        Self {
+            version: snapshot.version,
+            own: snapshot.own_name.clone(),
+            listeners: listeners.collect(),
+            settings: (*snapshot.settings).clone(),
+            clusters: clusters
+                .map(|cluster| cluster_dump(cluster, snapshot, now))
+                .collect(),
+            services,
+            workloads,
+        }
+    }
+}
+
+fn cluster_dump(cluster: &Arc<Cluster>, snapshot: &Snapshot, now: u64) -> ClusterDump {
+    let service = snapshot.services.get(&cluster.service);
+    let addresses = match (service.map(|service| &service.kind), cluster.direction) {
+        (Some(ServiceKind::ClusterIp(addresses)), Direction::Outbound) => addresses
+            .iter()
+            .copied()
+            .filter(|&ip| {
+                let winner = snapshot.by_vip.get(&SocketAddr::new(ip, cluster.port));
+                winner.is_some_and(|winner| Arc::ptr_eq(winner, cluster))
+            })
+            .collect(),
+        _ => Vec::new(),
+    };
+    let mut endpoints: Vec<EndpointDump> = cluster
+        .targets
+        .iter()
+        .zip(0_u32..)
+        .map(|(target, index)| endpoint_dump(cluster, target, index, snapshot, now))
+        .collect();
+    endpoints.sort_by_key(|endpoint| endpoint.address);
+    ClusterDump {
+        name: cluster.name.clone(),
+        direction: cluster.direction,
+        service: cluster.service.clone(),
+        host: Arc::clone(&cluster.host),
+        port: cluster.port,
+        port_name: Arc::clone(&cluster.port_name),
+        protocol: cluster.protocol,
+        known_by: cluster.known_by,
+        headless: service.is_some_and(|service| service.kind == ServiceKind::Headless),
+        addresses,
+        domains: Arc::clone(&cluster.domains),
+        affinity: cluster.affinity,
+        policy: cluster.policy.clone(),
+        own_settings: service.map_or_else(Vec::new, |service| service.settings.names()),
+        requests: cluster.state.requests(),
+        retries: cluster.state.retries(),
+        endpoints,
+    }
+}
+
+fn endpoint_dump(
+    cluster: &Cluster,
+    target: &Arc<Target>,
+    index: u32,
+    snapshot: &Snapshot,
+    now: u64,
+) -> EndpointDump {
+    let rings = cluster.ring(false).iter().chain(cluster.ring(true));
+    let by_own_address = match cluster.direction {
+        Direction::Outbound => snapshot.by_endpoint.get(&target.address),
+        Direction::Inbound => None,
+    };
+    EndpointDump {
+        address: target.address,
+        condition: target.condition,
+        usable: rings.into_iter().any(|slot| slot.index == index),
+        direct: by_own_address.is_some_and(|(winner, _)| std::ptr::eq(&raw const **winner, cluster)),
+        workload: target.workload.clone(),
+        generation: Arc::clone(&target.generation),
+        ejected_for_ms: target.state.ejected_for(now),
+        ejections: target.state.ejections(),
+        in_flight: target.state.in_flight(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::{endpoint, endpoints, mesh, name, put, service, table, workload};
+
+    #[test]
+    fn a_dump_survives_json() {
+        let mut web = service("a/web", &["10.96.0.1", "fd00::1"], &[80]);
+        web.settings.retries = Some(7);
+        web.settings.timeout = Some(None);
+        let mut table = table(
+            Some("a/me"),
+            [
+                put(web),
+                put(service("b/redis", &[], &[6379])),
+                workload("a/me", &["10.1.0.9"]),
+                mesh(|s| s.policy.timeout = Some(std::time::Duration::from_millis(1500))),
+            ],
+        );
+        let mut mine = endpoint(80, "10.1.0.9:8080");
+        mine.workload = Some(name("a/me"));
+        table.apply(endpoints("a/web", vec![mine, endpoint(80, "10.1.0.1:8080")]));
+        table.apply(endpoints("b/redis", vec![endpoint(6379, "10.1.0.1:8080")]));
+        let snapshot = table.snapshot();
+        let cluster = &snapshot.clusters_of(&name("a/web"))[0];
+        let target = cluster
+            .targets
+            .iter()
+            .find(|t| t.address.ip().to_string() == "10.1.0.1");
+        let target = target.expect("a target");
+        assert!((0..3).any(|_| cluster.failed(target, 5)));
+        target.state.begin();
+        cluster.state.begin_request();
+
+        let listeners = [(
+            "outbound".to_owned(),
+            "0.0.0.0:15001".parse().expect("an address"),
+        )];
+        let dump = Dump::new(&snapshot, &listeners, 1_005);
+        let json = serde_json::to_string(&dump).expect("JSON");
+        assert_eq!(serde_json::from_str::<Dump>(&json).expect("a dump"), dump);
+
+        let names: Vec<_> = dump.clusters.iter().map(|c| c.name.as_str()).collect();
+        let redis = "outbound|6379||redis.b.svc.cluster.local";
+        assert_eq!(
+            names,
+            [redis, "outbound|80||web.a.svc.cluster.local", "inbound|8080||"]
+        );
+        let web = &dump.clusters[1];
+        assert_eq!(web.own_settings, ["timeout", "retries"]);
+        assert_eq!(
+            (web.policy.retries, web.policy.timeout, web.requests),
+            (7, None, 1)
+        );
+        assert_eq!(web.addresses.len(), 2);
+        let ejected = &web.endpoints[0];
+        assert_eq!((ejected.ejected_for_ms, ejected.in_flight), (Some(9_000), 1));
+        assert!(ejected.usable && ejected.direct);
+        assert!(!dump.clusters[0].endpoints[0].direct, "a/web has the address");
+        assert!(json.contains(r#""timeout":"1s500ms""#), "{json}");
+    }
+}

@@ -1,0 +1,26 @@
+//! What decides. Comes in: [`model::Update`]s, by [`Table::apply`]. Goes out: an immutable [`Snapshot`]
+//! whose [`Snapshot::decide`] says where a connection goes, and [`Cluster::pick`], which chooses the
+//! endpoint. No I/O, no clock, no source of randomness of its own.
+
+#![forbid(unsafe_code)]
+
+mod assemble;
+mod claims;
+pub mod cluster;
+pub mod cow;
+pub mod decide;
+pub mod dump;
+mod lives;
+pub mod snapshot;
+pub mod state;
+pub mod table;
+#[cfg(test)]
+mod testing;
+
+pub use cluster::{Cluster, Pick, Route, Target};
+pub use cow::CowMap;
+pub use decide::{Decision, Deny, Why};
+pub use dump::Dump;
+pub use snapshot::{Resolved, Snapshot};
+pub use state::{ClusterState, EndpointState};
+pub use table::{Changed, Table};

@@ -1,0 +1,235 @@
+//! What endpoints and clusters have lived through. [`crate::Table`] carries these over from snapshot to
+//! snapshot, so that a reload forgets neither ejections nor budgets; workers share them by atomics.
+//!
+//! Every `now` is milliseconds on one monotonic clock of the caller's. The atomics are independent counters
+//! that guard no other memory, so relaxed ordering is enough throughout.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+/// When the last ejection of any endpoint of one table ends: until then a pick has to look for ejected ones.
+#[derive(Debug, Default)]
+pub(crate) struct LastEjection(AtomicU64);
+
+impl LastEjection {
+    fn extend(&self, until: u64) {
+        self.0.fetch_max(until, Relaxed);
+    }
+
+    fn is_over(&self, now: u64) -> bool {
+        self.0.load(Relaxed) <= now
+    }
+}
+
+/// Life of one endpoint, kept for as long as its workload, address and generation stay. Clusters that
+/// share an endpoint share its life.
+#[derive(Debug, Default)]
+pub struct EndpointState {
+    in_flight: AtomicU32,
+    failures: AtomicU32,
+    ejections: AtomicU32,
+    ejected_until: AtomicU64,
+    last_ejection: Arc<LastEjection>,
+}
+
+impl EndpointState {
+    pub(crate) fn new(last_ejection: Arc<LastEjection>) -> Self {
+        Self {
+            last_ejection,
+            ..Self::default()
+        }
+    }
+
+    /// Requests or connections under way.
+    #[must_use]
+    pub fn in_flight(&self) -> u32 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// One more is under way. Pair with [`Self::end`].
+    pub fn begin(&self) {
+        self.in_flight.fetch_add(1, Relaxed);
+    }
+
+    /// One fewer is under way.
+    pub fn end(&self) {
+        self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    /// It accepted a connection or answered: the row of failures is broken.
+    pub fn succeeded(&self) {
+        // A load first: the common case must not take the cache line from the other workers.
+        if self.failures.load(Relaxed) != 0 {
+            self.failures.store(0, Relaxed);
+        }
+    }
+
+    /// It failed once more; says whether `after` in a row are reached.
+    pub(crate) fn fail(&self, after: u32) -> bool {
+        self.failures.fetch_add(1, Relaxed).saturating_add(1) >= after
+    }
+
+    /// Ejects it for `base`, and as much longer each further time up to `longest`; having kept well for
+    /// `longest` it starts over.
+    pub(crate) fn eject(&self, now: u64, base: Duration, longest: Duration) {
+        let well_for = now.saturating_sub(self.ejected_until.load(Relaxed));
+        if well_for > millis(longest) {
+            self.ejections.store(0, Relaxed);
+        }
+        let times = self.ejections.fetch_add(1, Relaxed).saturating_add(1);
+        let until = now.saturating_add(millis(base.saturating_mul(times).min(longest)));
+        self.ejected_until.store(until, Relaxed);
+        self.failures.store(0, Relaxed);
+        self.last_ejection.extend(until);
+    }
+
+    /// Whether it is ejected at `now`.
+    #[must_use]
+    pub fn is_ejected(&self, now: u64) -> bool {
+        self.ejected_until.load(Relaxed) > now
+    }
+
+    /// Milliseconds until its ejection ends; `None` where it is not ejected.
+    #[must_use]
+    pub fn ejected_for(&self, now: u64) -> Option<u64> {
+        self.ejected_until
+            .load(Relaxed)
+            .checked_sub(now)
+            .filter(|&rest| rest > 0)
+    }
+
+    /// How often it was ejected since it last kept well for long.
+    #[must_use]
+    pub fn ejections(&self) -> u32 {
+        self.ejections.load(Relaxed)
+    }
+}
+
+/// Life of one cluster, kept for as long as its service port stays.
+#[derive(Debug, Default)]
+pub struct ClusterState {
+    /// Round robin: key of the endpoint that was last chosen, or `NO_TURN`, for IPv4 and IPv6 clients.
+    turns: [AtomicU64; 2],
+    /// Session affinity: when it was last used, and how often it lapsed.
+    affinity_used: AtomicU64,
+    affinity_lapses: AtomicU64,
+    requests: AtomicU32,
+    retries: AtomicU32,
+    last_ejection: Arc<LastEjection>,
+}
+
+impl ClusterState {
+    /// Round robin has not begun. Should an endpoint have this key, its successor's turn is anyone's.
+    pub(crate) const NO_TURN: u64 = 0;
+
+    pub(crate) fn new(last_ejection: Arc<LastEjection>) -> Self {
+        Self {
+            last_ejection,
+            ..Self::default()
+        }
+    }
+
+    pub(crate) fn turn(&self, v6: bool) -> &AtomicU64 {
+        &self.turns[usize::from(v6)]
+    }
+
+    /// Whether some endpoint may be ejected at `now`.
+    pub(crate) fn may_have_ejected(&self, now: u64) -> bool {
+        !self.last_ejection.is_over(now)
+    }
+
+    /// A number that stays while session affinity is used at least once in `timeout`.
+    pub(crate) fn affinity_epoch(&self, now: u64, timeout: Duration) -> u64 {
+        let used = self.affinity_used.swap(now, Relaxed);
+        if now.saturating_sub(used) > millis(timeout) {
+            self.affinity_lapses.fetch_add(1, Relaxed);
+        }
+        self.affinity_lapses.load(Relaxed)
+    }
+
+    /// Requests under way.
+    #[must_use]
+    pub fn requests(&self) -> u32 {
+        self.requests.load(Relaxed)
+    }
+
+    /// Retries under way.
+    #[must_use]
+    pub fn retries(&self) -> u32 {
+        self.retries.load(Relaxed)
+    }
+
+    /// A request is under way. Pair with [`Self::end_request`].
+    pub fn begin_request(&self) {
+        self.requests.fetch_add(1, Relaxed);
+    }
+
+    /// A request ended.
+    pub fn end_request(&self) {
+        self.requests.fetch_sub(1, Relaxed);
+    }
+
+    /// Whether the budget allows one more retry now; if so it is taken. Pair with [`Self::end_retry`].
+    #[must_use]
+    pub fn begin_retry(&self, percent: u32) -> bool {
+        let under_way = u64::from(self.requests.load(Relaxed));
+        let share = under_way * u64::from(percent) / 100;
+        let allowed = u32::try_from(share)
+            .unwrap_or(u32::MAX)
+            .max(model::settings::RETRY_BUDGET_MIN);
+        self.retries
+            .fetch_update(Relaxed, Relaxed, |now| (now < allowed).then_some(now + 1))
+            .is_ok()
+    }
+
+    /// A retry ended.
+    pub fn end_retry(&self) {
+        self.retries.fetch_sub(1, Relaxed);
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ejections_grow_up_to_the_longest_and_start_over_after_keeping_well() {
+        let state = EndpointState::default();
+        let (base, longest) = (Duration::from_secs(10), Duration::from_secs(25));
+        let mut now = 1_000;
+        for expected in [10_000, 20_000, 25_000, 25_000] {
+            state.eject(now, base, longest);
+            assert!(state.is_ejected(now + expected - 1));
+            assert!(!state.is_ejected(now + expected));
+            now += expected;
+        }
+        state.eject(now + 25_001, base, longest);
+        assert!(!state.is_ejected(now + 25_001 + 10_000));
+        assert_eq!(state.ejections(), 1);
+    }
+
+    #[test]
+    fn the_budget_is_a_share_of_requests_and_never_less_than_the_minimum() {
+        let state = ClusterState::default();
+        assert_eq!((0..9).filter(|_| state.begin_retry(20)).count(), 3);
+        (0..50).for_each(|_| state.begin_request());
+        assert_eq!((0..20).filter(|_| state.begin_retry(20)).count(), 7);
+        state.end_retry();
+        assert!(state.begin_retry(20));
+        assert!(!state.begin_retry(20));
+    }
+
+    #[test]
+    fn affinity_lapses_only_after_silence() {
+        let state = ClusterState::default();
+        let hour = Duration::from_secs(3600);
+        let first = state.affinity_epoch(5_000, hour);
+        assert_eq!(state.affinity_epoch(3_605_000, hour), first);
+        assert_ne!(state.affinity_epoch(7_205_001, hour), first);
+    }
+}
