@@ -1,0 +1,18 @@
+//! Manifests folder and (later) the Kubernetes API, turned into updates. Comes in: the text of files
+//! ([`parse()`]). Goes out: [`model::Update`]s into a [`registry::Table`], and its snapshots on a channel
+//! ([`start_manifests`]).
+
+#![forbid(unsafe_code)]
+
+pub mod catalog;
+mod folder;
+pub mod manifests;
+pub mod nearest;
+pub mod parse;
+pub mod problem;
+mod watch;
+
+pub use catalog::Catalog;
+pub use manifests::{Error, Handle, start_manifests};
+pub use parse::{Parsed, parse};
+pub use problem::{Place, Problem, Severity};

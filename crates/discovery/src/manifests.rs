@@ -1,0 +1,237 @@
+//! A manifests folder as the source of the registry: read at the start, watched from then on. Comes in: a
+//! path. Goes out: a channel of snapshots. The binary's compositions call it.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::io::{self, PipeReader, PipeWriter};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use model::ObjectName;
+use registry::{Changed, Snapshot, Table};
+use tokio::sync::watch;
+
+use crate::catalog::Catalog;
+use crate::folder::{Folder, Look, SETTLE};
+use crate::problem::{Problem, Severity};
+use crate::watch::{Heard, Watch};
+
+/// How often the folder is looked at although nothing was heard: links may lead to files elsewhere, and
+/// network file systems tell nothing.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+
+/// How long changes are gathered before they are looked at together.
+const GATHER: Duration = Duration::from_millis(20);
+
+/// Why a manifests folder cannot be used at all.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It is not there or not a directory we may read.
+    #[error("cannot read the manifests folder {path}; give a directory with *.yaml or *.json files")]
+    Folder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Its changes cannot be heard of.
+    #[error(
+        "cannot watch the manifests folder {path}; look at fs.inotify.max_user_instances and max_user_watches"
+    )]
+    Watch {
+        /// The folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Its thread cannot be made.
+    #[error("cannot start the thread that watches the manifests; look at ulimit -u")]
+    Thread {
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// The running source. Dropped, it stops.
+#[derive(Debug)]
+pub struct Handle {
+    problems: watch::Receiver<Arc<[Problem]>>,
+    /// Closed to stop the thread; `None` once that was done.
+    running: Option<(PipeWriter, JoinHandle<()>)>,
+}
+
+impl Handle {
+    /// Everything that is wrong with the manifests now, or worth knowing.
+    #[must_use]
+    pub fn problems(&self) -> Arc<[Problem]> {
+        Arc::clone(&self.problems.borrow())
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        if let Some((stop, thread)) = self.running.take() {
+            drop(stop);
+            if thread.join().is_err() {
+                tracing::error!("the manifests thread panicked; please report this");
+            }
+        }
+    }
+}
+
+/// Reads a folder and keeps watching it, for the proxy of `own`. The first snapshot is complete when this
+/// returns. A mistake in a manifest is logged and leaves the rest working.
+///
+/// # Errors
+/// Where the folder cannot be read or watched at all.
+pub fn start_manifests(
+    dir: PathBuf,
+    own: Option<ObjectName>,
+) -> Result<(watch::Receiver<Arc<Snapshot>>, Handle), Error> {
+    let mut source = Source::new(dir.clone(), own);
+    // The watch comes first, so that nothing is missed between the two.
+    let watch = Watch::new(&dir);
+    source.look(None).map_err(|source| Error::Folder {
+        path: dir.clone(),
+        source,
+    })?;
+    let watch = watch.map_err(|source| Error::Watch { path: dir, source })?;
+    let snapshots = source.snapshots.subscribe();
+    let problems = source.problems.subscribe();
+    let thread_error = |source| Error::Thread { source };
+    let (stopped, stop) = io::pipe().map_err(thread_error)?;
+    let thread = thread::Builder::new()
+        .name("manifests".to_owned())
+        .spawn(move || source.run(watch, &stopped))
+        .map_err(thread_error)?;
+    let handle = Handle {
+        problems,
+        running: Some((stop, thread)),
+    };
+    Ok((snapshots, handle))
+}
+
+struct Source {
+    folder: Folder,
+    catalog: Catalog,
+    table: Table,
+    snapshots: watch::Sender<Arc<Snapshot>>,
+    problems: watch::Sender<Arc<[Problem]>>,
+    /// Whether the folder was there at the last look.
+    is_there: bool,
+}
+
+impl Source {
+    fn new(dir: PathBuf, own: Option<ObjectName>) -> Self {
+        let mut table = Table::new(own);
+        Self {
+            folder: Folder::new(dir),
+            catalog: Catalog::default(),
+            snapshots: watch::Sender::new(table.snapshot()),
+            table,
+            problems: watch::Sender::new(Arc::default()),
+            is_there: true,
+        }
+    }
+
+    /// Brings everything up to the folder.
+    fn look(&mut self, watch: Option<&Watch>) -> io::Result<Look> {
+        let look = self.folder.look(&mut self.catalog, watch)?;
+        if look.changed {
+            let updates = self.catalog.updates();
+            let mut changed = Changed::No;
+            for update in updates {
+                if self.table.apply(update) == Changed::Yes {
+                    changed = Changed::Yes;
+                }
+            }
+            self.tell_problems();
+            if changed == Changed::Yes {
+                let snapshot = self.table.snapshot();
+                tracing::info!(
+                    version = snapshot.version,
+                    services = snapshot.services.len(),
+                    workloads = snapshot.workloads.len(),
+                    "manifests loaded"
+                );
+                self.snapshots.send_replace(snapshot);
+            }
+        }
+        Ok(look)
+    }
+
+    /// Logs what is new; what was said already is not said again.
+    fn tell_problems(&self) {
+        let now = self.catalog.problems();
+        let before = self.problems.borrow().clone();
+        let said: BTreeSet<&Problem> = before.iter().collect();
+        for problem in now.iter().filter(|problem| !said.contains(problem)) {
+            match problem.severity {
+                Severity::Error => tracing::error!("{problem}"),
+                Severity::Warning => tracing::warn!("{problem}"),
+                Severity::Note => tracing::info!("{problem}"),
+            }
+        }
+        if *now != *before {
+            self.problems.send_replace(now.into());
+        }
+    }
+
+    fn run(mut self, mut watch: Watch, stopped: &PipeReader) {
+        let mut next = Instant::now() + SETTLE;
+        loop {
+            match watch.wait(stopped, next.saturating_duration_since(Instant::now())) {
+                Ok(Heard::Stop) => return,
+                Ok(Heard::Changes) => {
+                    // More is likely to follow at once.
+                    next = next.min(Instant::now() + GATHER);
+                    thread::sleep(next.saturating_duration_since(Instant::now()));
+                    next = self.turn(&mut watch);
+                }
+                Ok(Heard::Nothing) => next = self.turn(&mut watch),
+                Err(error) => {
+                    // Looking every few seconds still works.
+                    tracing::warn!(
+                        "cannot hear of changes in {}: {error}",
+                        self.folder.path().display()
+                    );
+                    thread::sleep(LOOK_EVERY);
+                    next = Instant::now();
+                }
+            }
+        }
+    }
+
+    /// Looks at the folder; says when to do so again, whatever is heard.
+    fn turn(&mut self, watch: &mut Watch) -> Instant {
+        // Renewing fails while the folder is away, which the look says.
+        let is_new = watch.renew().unwrap_or(false);
+        let wait = self.look_or_say(watch);
+        Instant::now() + if is_new { wait.min(SETTLE) } else { wait }
+    }
+
+    /// Looks, and says once if there is nothing to look at. Answers when to look again.
+    fn look_or_say(&mut self, watch: &Watch) -> Duration {
+        match self.look(Some(watch)) {
+            Ok(look) => {
+                if !std::mem::replace(&mut self.is_there, true) {
+                    tracing::info!("the manifests folder {} is back", self.folder.path().display());
+                }
+                look.again_in.unwrap_or(LOOK_EVERY)
+            }
+            Err(error) => {
+                if std::mem::replace(&mut self.is_there, false) {
+                    tracing::error!(
+                        "cannot read the manifests folder {}: {error}; what it held stays in force",
+                        self.folder.path().display()
+                    );
+                }
+                LOOK_EVERY
+            }
+        }
+    }
+}

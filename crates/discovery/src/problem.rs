@@ -1,0 +1,64 @@
+//! What is wrong with a manifest, said so that its author finds the place.
+
+use std::fmt;
+use std::sync::Arc;
+
+/// How bad it is.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Severity {
+    /// The object is refused; its last good state stays.
+    Error,
+    /// The object is taken, but probably does not say what its author meant.
+    Warning,
+    /// The object is taken; a part of it is not for a proxy of TCP.
+    Note,
+}
+
+/// One mistake, or one thing worth knowing, in one manifest.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct Problem {
+    /// The file, relative to the folder.
+    pub file: Arc<str>,
+    /// Where in the file.
+    pub place: Place,
+    /// Path of the field within the object, `spec.ports[0].port`; empty where it is the whole object.
+    pub field: String,
+    /// How bad.
+    pub severity: Severity,
+    /// What is wrong, and what to do.
+    pub message: String,
+}
+
+/// Which document of a file, and which object in it.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+pub struct Place {
+    /// Number of the document, from 1; 0 where the whole file is meant.
+    pub document: usize,
+    /// Line of the file where the document begins, from 1.
+    pub line: usize,
+    /// Number of the item within a `kind: List`, from 1.
+    pub item: Option<usize>,
+    /// `Service sidecar/nginx`; empty where not even that could be read.
+    pub object: String,
+}
+
+/// `web.yaml: document 2 (line 14), Service sidecar/nginx, spec.ports[0].port: must be ...`
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let place = &self.place;
+        write!(f, "{}: ", self.file)?;
+        if place.document > 0 {
+            write!(f, "document {} (line {})", place.document, place.line)?;
+            if let Some(item) = place.item {
+                write!(f, ", item {item}")?;
+            }
+            for part in [&place.object, &self.field] {
+                if !part.is_empty() {
+                    write!(f, ", {part}")?;
+                }
+            }
+            f.write_str(": ")?;
+        }
+        f.write_str(&self.message)
+    }
+}
