@@ -1,0 +1,172 @@
+//! Dial: a connection to an endpoint of the route, another endpoint where one refuses.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use model::Direction;
+use model::event::{Flags, Step};
+use registry::Target;
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::capture::Origin;
+use crate::connection::{Route, Towards};
+use crate::worker::Worker;
+
+/// A connection to an endpoint.
+#[derive(Debug)]
+pub(crate) struct Dialed {
+    pub(crate) stream: TcpStream,
+    pub(crate) endpoint: SocketAddr,
+    /// How long connecting took.
+    pub(crate) took: Duration,
+    /// Counts as under way at its endpoint for as long as it lives.
+    pub(crate) lease: Option<Lease>,
+}
+
+/// One request or connection under way at an endpoint.
+#[derive(Debug)]
+pub(crate) struct Lease(Arc<Target>);
+
+impl Lease {
+    pub(crate) fn new(target: Arc<Target>) -> Self {
+        target.state.begin();
+        Self(target)
+    }
+
+    /// The endpoint.
+    pub(crate) fn target(&self) -> &Arc<Target> {
+        &self.0
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.0.state.end();
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(crate) struct Undialed {
+    /// The last endpoint tried, if there was one.
+    pub(crate) endpoint: Option<SocketAddr>,
+    pub(crate) flags: Flags,
+}
+
+/// Connects to an endpoint of the route. No byte has been sent yet, so a refusal is always safe to
+/// retry; each endpoint is tried once, as often as the route's policy allows.
+///
+/// # Errors
+/// Where no endpoint is usable, or none accepted.
+pub(crate) async fn dial(worker: &Rc<Worker>, origin: &Origin, route: &Route) -> Result<Dialed, Undialed> {
+    let mut tried: Vec<SocketAddr> = Vec::new();
+    let mut flags = Flags::default();
+    loop {
+        let attempt = u32::try_from(tried.len()).unwrap_or(u32::MAX) + 1;
+        let Some(choice) = choose(worker, origin, route, &tried, attempt) else {
+            flags.insert(Flags::NO_HEALTHY_UPSTREAM);
+            return Err(Undialed {
+                endpoint: tried.last().copied(),
+                flags,
+            });
+        };
+        let (endpoint, target) = choice;
+        let lease = target.map(Lease::new);
+        let start = Instant::now();
+        let timeout = route.connect_timeout();
+        let error = match connect(worker, origin.direction, endpoint, timeout).await {
+            Ok(stream) => {
+                let took = start.elapsed();
+                if let Some(lease) = &lease {
+                    lease.0.state.succeeded();
+                }
+                worker.reports.event(origin, || Step::Connected {
+                    endpoint,
+                    took: Some(took),
+                });
+                return Ok(Dialed {
+                    stream,
+                    endpoint,
+                    took,
+                    lease,
+                });
+            }
+            Err(error) => error,
+        };
+        flags.insert(Flags::UPSTREAM_CONNECT_FAILURE);
+        tried.push(endpoint);
+        note_failure(worker, route, lease.as_ref());
+        let retry = route.may_retry(attempt);
+        worker.reports.event(origin, || Step::TryFailed {
+            endpoint,
+            why: error.to_string().into(),
+            retry,
+        });
+        if !retry {
+            return Err(Undialed {
+                endpoint: Some(endpoint),
+                flags,
+            });
+        }
+        flags.insert(Flags::RETRIED);
+        route.counters.retries.inc();
+    }
+}
+
+fn choose(
+    worker: &Rc<Worker>,
+    origin: &Origin,
+    route: &Route,
+    tried: &[SocketAddr],
+    attempt: u32,
+) -> Option<(SocketAddr, Option<Arc<Target>>)> {
+    let (endpoint, target, usable) = match &route.towards {
+        Towards::OriginalDst => (origin.original_dst.socket(), None, 1),
+        Towards::Target(_, target) => (target.address, Some(Arc::clone(target)), 1),
+        Towards::Cluster(cluster) => {
+            let pick = worker.pick(cluster, origin.source.ip(), tried)?;
+            if tried.contains(&pick.target.address) {
+                return None;
+            }
+            (pick.target.address, Some(pick.target), pick.usable)
+        }
+    };
+    let of = route.cluster().map_or(1, |cluster| cluster.targets.len());
+    worker.reports.event(origin, || Step::Chosen {
+        endpoint,
+        attempt,
+        usable,
+        of,
+    });
+    Some((endpoint, target))
+}
+
+fn note_failure(worker: &Worker, route: &Route, lease: Option<&Lease>) {
+    if let (Some(lease), Some(cluster)) = (lease, route.cluster()) {
+        worker.note_failure(cluster, &lease.0);
+    }
+}
+
+/// One connection to one address within `timeout`.
+///
+/// # Errors
+/// The kernel's, or `TimedOut`.
+pub(crate) async fn connect(
+    worker: &Worker,
+    direction: Direction,
+    endpoint: SocketAddr,
+    timeout: Duration,
+) -> io::Result<TcpStream> {
+    let socket = worker.sockets.towards(direction, endpoint)?;
+    let socket = TcpSocket::from_std_stream(socket.into());
+    match tokio::time::timeout(timeout, socket.connect(endpoint)).await {
+        Ok(result) => result,
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::TimedOut,
+            format!("no connection within {timeout:?}"),
+        )),
+    }
+}

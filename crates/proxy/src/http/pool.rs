@@ -1,0 +1,150 @@
+//! Upstream connections kept for the next request; one pool a worker. A connection is kept only while
+//! nothing was said on it that was not asked for, and found out at the latest by the next sweep.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use model::Direction;
+use registry::{EndpointState, Snapshot, Target};
+use tokio::net::TcpStream;
+
+/// Connections kept for one endpoint.
+const KEPT_MAX: usize = 256;
+
+/// One worker's unused upstream connections.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    endpoints: RefCell<HashMap<Key, Endpoint, BuildHasherDefault<DefaultHasher>>>,
+    /// Sweeps so far, one a second: the pool's clock.
+    seconds: Cell<u32>,
+}
+
+type Key = (Direction, SocketAddr);
+
+#[derive(Debug)]
+struct Endpoint {
+    /// Whose connections these are: another workload with the same address has another state.
+    state: Arc<EndpointState>,
+    /// The last one given back is the first one taken.
+    unused: Vec<Unused>,
+}
+
+#[derive(Debug)]
+struct Unused {
+    kept: Kept,
+    since: u32,
+}
+
+/// A connection on which nothing is under way.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) stream: TcpStream,
+    /// Its last answer was large, so that the next one may be.
+    pub(super) bulk: bool,
+}
+
+impl Pool {
+    /// The connection to `target` that was used last, if one is there and still silent.
+    pub(super) fn take(&self, direction: Direction, target: &Target) -> Option<Kept> {
+        let mut endpoints = self.endpoints.borrow_mut();
+        let endpoint = endpoints.get_mut(&(direction, target.address))?;
+        if !Arc::ptr_eq(&endpoint.state, &target.state) {
+            endpoint.unused.clear();
+            return None;
+        }
+        while let Some(Unused { kept, .. }) = endpoint.unused.pop() {
+            if is_silent(&kept.stream) {
+                return Some(kept);
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection for the next request.
+    pub(super) fn give(&self, direction: Direction, target: &Target, kept: Kept) {
+        let mut endpoints = self.endpoints.borrow_mut();
+        let endpoint = endpoints
+            .entry((direction, target.address))
+            .or_insert_with(|| Endpoint {
+                state: Arc::clone(&target.state),
+                unused: Vec::new(),
+            });
+        if !Arc::ptr_eq(&endpoint.state, &target.state) {
+            endpoint.state = Arc::clone(&target.state);
+            endpoint.unused.clear();
+        }
+        if endpoint.unused.len() < KEPT_MAX {
+            let since = self.seconds.get();
+            endpoint.unused.push(Unused { kept, since });
+        }
+    }
+
+    /// Closes all connections to an endpoint that one of them shows to be gone.
+    pub(super) fn forget(&self, direction: Direction, target: &Target) {
+        self.endpoints.borrow_mut().remove(&(direction, target.address));
+    }
+
+    /// Closes what the endpoint closed or spoke on, what was unused for long, and what leads to
+    /// endpoints that left the registry or are ejected. Called once a second.
+    pub(crate) fn sweep(&self, snapshot: &Snapshot, now: u64) {
+        let seconds = self.seconds.get() + 1;
+        self.seconds.set(seconds);
+        let longest = whole_seconds(snapshot.settings.pool_idle_timeout);
+        self.endpoints
+            .borrow_mut()
+            .retain(|(direction, address), endpoint| {
+                if endpoint.state.is_ejected(now)
+                    || !is_current(snapshot, *direction, *address, &endpoint.state)
+                {
+                    return false;
+                }
+                endpoint
+                    .unused
+                    .retain(|unused| seconds - unused.since <= longest && is_silent(&unused.kept.stream));
+                !endpoint.unused.is_empty()
+            });
+    }
+
+    /// Connections kept now.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.endpoints
+            .borrow()
+            .values()
+            .map(|endpoint| endpoint.unused.len())
+            .sum()
+    }
+}
+
+/// Whether neither a byte nor an end has come. Costs no system call while the reactor knows of none.
+fn is_silent(stream: &TcpStream) -> bool {
+    matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+fn is_current(
+    snapshot: &Snapshot,
+    direction: Direction,
+    address: SocketAddr,
+    state: &Arc<EndpointState>,
+) -> bool {
+    let is_same = |target: &Target| Arc::ptr_eq(&target.state, state);
+    match direction {
+        Direction::Outbound => snapshot
+            .by_endpoint
+            .get(&address)
+            .is_some_and(|(_, target)| is_same(target)),
+        Direction::Inbound => snapshot
+            .inbound
+            .get(&address.port())
+            .is_some_and(|cluster| cluster.targets.iter().any(|target| is_same(target))),
+    }
+}
+
+fn whole_seconds(time: Duration) -> u32 {
+    u32::try_from(time.as_secs()).unwrap_or(u32::MAX)
+}

@@ -1,0 +1,174 @@
+//! Response heads. Comes in: bytes. Goes out: [`ResponseHead`], or why the response is refused.
+
+use std::ops::Range;
+
+use super::fields::{Length, Lines, Name, Options, members, room};
+use super::{Body, Edits, Malformed, Method, Scan, Span, Upgrade, Version};
+
+/// What was asked, as far as it decides how the answer is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Asked {
+    /// Method of the request.
+    pub method: Method,
+    /// Version of the request as it was sent.
+    pub version: Version,
+    /// Whether it may become a tunnel.
+    pub upgrade: Upgrade,
+}
+
+/// The head of a response that may be passed on. Spans are within what was parsed.
+#[derive(Debug)]
+pub struct ResponseHead {
+    /// Where it stands.
+    pub range: Range<usize>,
+    /// The status line with its CRLF.
+    pub start_line: Span,
+    /// Protocol version the endpoint speaks.
+    pub version: Version,
+    /// Status code.
+    pub status: u16,
+    /// Framing of the body that follows.
+    pub body: Body,
+    /// Whether the endpoint's connection may carry another request, if the body has an end of its own.
+    pub persists: bool,
+    /// Whether the connection is a tunnel from here on.
+    pub tunnel: bool,
+    /// What has to change before it is passed on. What the client is told of its own connection is for
+    /// the engine to add.
+    pub edits: Edits,
+}
+
+impl ResponseHead {
+    /// Parses the head that `input` begins with; `None` while it is incomplete. `scan` goes with the
+    /// message, and `input` begins at the same byte each time.
+    ///
+    /// # Errors
+    /// Why the response must be refused; the answer to the client is 502.
+    pub fn parse(input: &[u8], scan: &mut Scan, asked: Asked) -> Result<Option<Self>, Malformed> {
+        // The leniency towards an empty line is for requests only.
+        if input.starts_with(b"\r") {
+            return Err(Malformed::Syntax);
+        }
+        let Some(range) = scan.end(input)? else {
+            return Ok(None);
+        };
+        let mut room = room();
+        let mut parsed = httparse::Response::new(&mut []);
+        let parse = httparse::ParserConfig::default().parse_response_with_uninit_headers(
+            &mut parsed,
+            &input[range.clone()],
+            &mut room,
+        )?;
+        let (httparse::Status::Complete(length), Some(status), Some(minor)) =
+            (parse, parsed.code, parsed.version)
+        else {
+            return Err(Malformed::Syntax);
+        };
+        if length != range.len() {
+            return Err(Malformed::Syntax);
+        }
+        if status < 100 {
+            return Err(Malformed::Status);
+        }
+        let version = if minor == 0 {
+            Version::Http10
+        } else {
+            Version::Http11
+        };
+        let lines = Lines {
+            input,
+            fields: parsed.headers,
+            end: range.end - 2,
+        };
+        Found::in_lines(&lines, version, status)?
+            .into_head(&lines, range, version, status, asked)
+            .map(Some)
+    }
+
+    /// Whether another response to the same request follows (1xx but for 101).
+    #[must_use]
+    pub fn is_interim(&self) -> bool {
+        self.status < 200 && !self.tunnel
+    }
+}
+
+/// What the fields say.
+#[derive(Default)]
+struct Found {
+    length: Length,
+    options: Options,
+    edits: Edits,
+    offers_http2: bool,
+}
+
+impl Found {
+    fn in_lines(lines: &Lines<'_>, version: Version, status: u16) -> Result<Self, Malformed> {
+        let mut found = Self::default();
+        for (field, line) in lines.iter() {
+            match Name::of(field.name) {
+                Name::ContentLength => found.length.content_length(field.value.trim_ascii())?,
+                Name::TransferEncoding => found
+                    .length
+                    .transfer_encoding(field.value.trim_ascii(), version)?,
+                Name::Connection => {
+                    found.options.read(lines.input, field.value)?;
+                    found.edits.remove(line);
+                }
+                Name::KeepAlive | Name::ProxyConnection => found.edits.remove(line),
+                // It belongs to 101 and 426; elsewhere it advertises what is stripped from requests.
+                Name::Upgrade if status == 101 || status == 426 => {
+                    found.offers_http2 |=
+                        members(field.value).any(|protocol| protocol.eq_ignore_ascii_case(b"h2c"));
+                }
+                Name::Upgrade => found.edits.remove(line),
+                _ => {}
+            }
+        }
+        Ok(found)
+    }
+
+    fn into_head(
+        mut self,
+        lines: &Lines<'_>,
+        range: Range<usize>,
+        version: Version,
+        status: u16,
+        asked: Asked,
+    ) -> Result<ResponseHead, Malformed> {
+        let switched = status == 101;
+        if switched && (asked.upgrade != Upgrade::Offered || self.offers_http2) {
+            return Err(Malformed::UnaskedSwitch);
+        }
+        let connected = asked.upgrade == Upgrade::Connect && (200..300).contains(&status);
+        let has_no_body = asked.method == Method::Head || status < 200 || status == 204 || status == 304;
+        let body = if has_no_body || connected {
+            Body::Done
+        } else {
+            self.length.of_response()
+        };
+        // A client of HTTP/1.0 cannot read chunks, and was not promised any.
+        if asked.version == Version::Http10 && self.length == Length::Chunked {
+            return Err(Malformed::TransferEncoding);
+        }
+        self.options.remove_named(lines.input, lines, &mut self.edits);
+        if switched || status == 426 {
+            self.edits.insert("Connection", b"Upgrade");
+        }
+        let line_end = memchr::memchr(b'\n', lines.input).map_or(range.end, |at| at + 1);
+        // What answers HTTP/1.0 stays open only where it says so, whatever version it says.
+        let persists = match asked.version {
+            Version::Http11 => self.options.persists(version),
+            Version::Http10 => self.options.persists(Version::Http10),
+        };
+        Ok(ResponseHead {
+            start_line: Span::new(range.start, line_end),
+            version,
+            status,
+            body,
+            persists: persists && body != Body::UntilClose && !switched && !connected,
+            tunnel: switched || connected,
+            edits: self.edits,
+            range,
+        })
+    }
+}

@@ -1,0 +1,26 @@
+//! The data path. Comes in: listeners, a watched [`registry::Snapshot`]. Goes out: relayed bytes, and a
+//! report of each connection. A connection runs through `listen`, `capture`, `route`, `detect`, `dial`,
+//! `relay` or `http`, and `report`; [`connection`] sees all stages.
+//!
+//! One thread and one single-threaded runtime a worker; nothing on the way is shared but the registry's
+//! atomics and the metrics.
+
+#![forbid(unsafe_code)]
+
+mod capture;
+mod config;
+mod connection;
+mod detect;
+mod dial;
+mod http;
+pub mod http1;
+mod life;
+mod listen;
+mod relay;
+mod report;
+mod sni;
+mod worker;
+
+pub use config::{Config, Kernel, Listeners, Sockets};
+pub use report::{Reports, Watcher};
+pub use worker::{Handle, StartError, start_proxy};
