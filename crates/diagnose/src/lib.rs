@@ -1,0 +1,7 @@
+//! What the tools print: the tables of weir pc and the journey of a connection. Comes in: dumps, events,
+//! snapshots. Goes out: text for people, JSON for programs.
+
+#![forbid(unsafe_code)]
+
+pub mod journey;
+pub mod tables;
