@@ -1,0 +1,8 @@
+//! The subcommands, a file each: `Args` as clap reads them, and `run`.
+
+pub(crate) mod completions;
+pub(crate) mod demo;
+pub(crate) mod init;
+pub(crate) mod pc;
+pub(crate) mod proxy;
+pub(crate) mod run;

@@ -1,0 +1,161 @@
+//! `weir init`: flags to an intent, the intent to rules, the rules into a network namespace, in one
+//! commit a table. Also takes them out again, and on a machine of somebody's takes them back by itself.
+
+mod args;
+mod report;
+mod undo;
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::{fs, io};
+
+use anyhow::{Context, Result, bail};
+use netsys::links;
+use netsys::netns::Netns;
+use netsys::rules::Session;
+use rules::plan::{PassthroughV6, Stack};
+use rules::ruleset::Ruleset;
+use rules::{Facts, Intent, Mistake, Plan};
+
+pub(crate) use self::args::Args;
+
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    let name = args.action.netns.as_deref().filter(|name| !name.is_empty());
+    let netns = name.map(open).transpose()?;
+    match netns {
+        None => act(args)?,
+        Some(netns) => netns
+            .run(|| act(args))
+            .context("cannot enter the network namespace: that needs CAP_SYS_ADMIN, so run as root")??,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A name is one that `ip netns` gave.
+fn open(name: &str) -> Result<Netns> {
+    let path = match name.contains('/') {
+        true => PathBuf::from(name),
+        false => PathBuf::from("/run/netns").join(name),
+    };
+    Netns::open(&path)
+        .with_context(|| format!("--netns {name}: cannot open {} (see `ip netns`)", path.display()))
+}
+
+fn act(args: &Args) -> Result<()> {
+    let action = &args.action;
+    if let Some(seconds) = action.undo_after {
+        undo::wait(seconds)
+    } else if action.confirm {
+        netsys::rules::undo::confirm()?;
+        say("Confirmed: the rules stay.\n")
+    } else if action.cleanup {
+        clean_up(args)
+    } else {
+        let intent = args.flags().intent().map_err(all)?;
+        if action.dry_run {
+            dry_run(&intent)
+        } else {
+            install(args, &intent)
+        }
+    }
+}
+
+fn clean_up(args: &Args) -> Result<()> {
+    if args.action.dry_run {
+        bail!("--cleanup has no dry run; iptables-save | grep WEIR_ shows what it would take out");
+    }
+    may_write()?;
+    let done = Session::open(None)?.remove()?;
+    say(match done.changed {
+        true => "Taken out: nothing of Weir's is left in this namespace.\n",
+        false => "Nothing to take out: this namespace holds nothing of Weir's.\n",
+    })
+}
+
+fn dry_run(intent: &Intent) -> Result<()> {
+    let plan = rules::plan(intent, &assumed_facts()?).map_err(all)?;
+    notes(&plan);
+    if plan.is_empty() {
+        return say(report::NOTHING_CAPTURED);
+    }
+    for ruleset in rules::render(&plan) {
+        let family = ruleset.family;
+        let text = rules::diff::changes(&Ruleset::empty(family), &ruleset);
+        say(&format!("# {family}\n{text}"))?;
+    }
+    Ok(())
+}
+
+/// What can be told without any right and without any program.
+fn assumed_facts() -> Result<Facts> {
+    Ok(Facts {
+        ipv4: Stack::On,
+        ipv6: match links::ipv6_is_on()? {
+            true => Stack::On,
+            false => Stack::Off,
+        },
+        physical_devices: links::physical_devices()?,
+        passthrough_v6: PassthroughV6::Absent,
+    })
+}
+
+fn install(args: &Args, intent: &Intent) -> Result<()> {
+    if intent.captures_nothing() {
+        return say(report::NOTHING_CAPTURED);
+    }
+    may_write()?;
+    let session = Session::open(args.action.backend()?)?;
+    let plan = rules::plan(intent, &session.facts()?).map_err(all)?;
+    notes(&plan);
+    let waiting = match args.action.host {
+        true => Some(undo::start(&session.own(), args.action.confirm_within)?),
+        false => None,
+    };
+    let done = session.install(&plan);
+    if !matches!(&done, Ok(done) if done.changed)
+        && let Some(waiting) = &waiting
+    {
+        waiting.call_off();
+    }
+    let choices = session.choices(&plan.families)?;
+    say(&report::installed(intent, &plan, &choices, &done?))?;
+    match waiting {
+        Some(waiting) => say(&waiting.how_to_confirm(args.action.netns.as_deref())),
+        None => Ok(()),
+    }
+}
+
+/// Said at once and plainly, before a program says it in its own way.
+fn may_write() -> Result<()> {
+    const NET_ADMIN: u64 = 1 << 12;
+    let status = fs::read_to_string("/proc/thread-self/status").context("cannot read /proc")?;
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or_default();
+    if effective & NET_ADMIN == 0 {
+        bail!(
+            "changing rules needs CAP_NET_ADMIN: run as root, or give the init container \
+             securityContext.capabilities.add: [NET_ADMIN, NET_RAW] (--dry-run needs nothing)"
+        );
+    }
+    Ok(())
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "passed to map_err")]
+fn all(mistakes: Vec<Mistake>) -> anyhow::Error {
+    let lines: Vec<_> = mistakes.iter().map(Mistake::to_string).collect();
+    anyhow::anyhow!(lines.join("\nweir: "))
+}
+
+fn notes(plan: &Plan) {
+    for note in &plan.notes {
+        eprintln!("weir: note: {note}");
+    }
+}
+
+fn say(text: &str) -> Result<()> {
+    io::stdout().write_all(text.as_bytes()).context("standard output")
+}

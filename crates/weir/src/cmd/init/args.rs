@@ -1,0 +1,257 @@
+//! The flags of `weir init` as clap reads them: Weir's own, those of istio-iptables with their variables,
+//! and the ones that are refused by name.
+
+use std::{env, fs};
+
+use anyhow::{Result, bail};
+use clap::builder::FalseyValueParser;
+use netsys::rules::Backend;
+use rules::Flags;
+
+/// Capture the traffic of a network namespace: the rules that lead it to the proxy
+///
+/// Connections made in the namespace go to port 15001, connections coming in to port 15006, where
+/// `weir proxy` listens; the proxy's own traffic is left alone. What most people want is
+///
+///     weir init --sidecar
+///
+/// which captures everything but the proxy's own ports. Without it, exactly what -i, -q and -b say is
+/// captured: an empty list is nothing, '*' is everything, and nothing is exempt unless a flag says so.
+/// The flags and environment variables are those of istio-iptables and mean the same for every packet.
+///
+/// Running it twice changes nothing; running it with other flags replaces the rules without a gap;
+/// --cleanup leaves nothing behind. Rules of others are never touched. IPv4 and IPv6 are both captured
+/// where the namespace speaks them. Needs CAP_NET_ADMIN there.
+#[derive(clap::Args)]
+#[command(args_override_self = true)]
+#[command(after_long_help = "EXAMPLES:\n  \
+    weir init --sidecar                                capture everything of this namespace\n  \
+    weir init --sidecar -x 10.0.0.0/8 -o 22            … but what goes to 10.0.0.0/8 or to port 22\n  \
+    weir init --netns pod1 -i 10.96.0.0/12 -b 8080     services out, one port in\n  \
+    weir init --sidecar --dry-run                      show the rules\n  \
+    weir init --cleanup                                take them out")]
+pub(crate) struct Args {
+    #[command(flatten)]
+    what: What,
+    #[command(flatten)]
+    exempt: Exempt,
+    #[command(flatten)]
+    proxy: Proxy,
+    #[command(flatten)]
+    pub(super) action: Action,
+    #[command(flatten)]
+    compatible: Compatible,
+}
+
+#[derive(clap::Args)]
+#[command(next_help_heading = "What is captured")]
+struct What {
+    /// Everything, both ways: -i '*' -b '*' -d 15020,15021,15090. A flag that is given as well replaces
+    /// its part
+    #[arg(long)]
+    sidecar: bool,
+    /// Outbound destinations: networks, or '*' for all
+    #[arg(short = 'i', long, value_name = "CIDRS", env, hide_env_values = true)]
+    istio_service_cidr: Option<String>,
+    /// Outbound ports, whatever the address
+    #[arg(short = 'q', long, value_name = "PORTS", env, hide_env_values = true)]
+    istio_outbound_ports: Option<String>,
+    /// Inbound ports, or '*' for all
+    #[arg(short = 'b', long, value_name = "PORTS", env, hide_env_values = true)]
+    istio_inbound_ports: Option<String>,
+    /// How inbound connections are captured: REDIRECT
+    #[arg(short = 'm', long, value_name = "MODE", env, hide_env_values = true)]
+    istio_inbound_interception_mode: Option<String>,
+}
+
+#[derive(clap::Args)]
+#[command(next_help_heading = "What is left alone")]
+struct Exempt {
+    /// Outbound destinations
+    #[arg(short = 'x', long, value_name = "CIDRS", env, hide_env_values = true)]
+    istio_service_exclude_cidr: Option<String>,
+    /// Outbound ports
+    #[arg(short = 'o', long, value_name = "PORTS", env, hide_env_values = true)]
+    istio_local_outbound_ports_exclude: Option<String>,
+    /// Inbound ports, where -b is '*'
+    #[arg(short = 'd', long, value_name = "PORTS", env, hide_env_values = true)]
+    istio_local_exclude_ports: Option<String>,
+    /// Inbound port of the HBONE tunnel [default: 15008]
+    #[arg(short = 'e', long, value_name = "PORT", env, hide_env_values = true)]
+    inbound_tunnel_port: Option<String>,
+}
+
+#[derive(clap::Args)]
+#[command(next_help_heading = "The proxy")]
+struct Proxy {
+    /// User ids that the proxy runs as [default: 1337]
+    #[arg(short = 'u', long, value_name = "UIDS", env, hide_env_values = true)]
+    proxy_uid: Option<String>,
+    /// Group ids that the proxy runs as [default: those of -u]
+    #[arg(short = 'g', long, value_name = "GIDS", env, hide_env_values = true)]
+    proxy_gid: Option<String>,
+    /// Marks (SO_MARK) on the proxy's sockets, VALUE or VALUE/MASK. Without -u and -g, the only thing that
+    /// it is recognised by
+    #[arg(long, value_name = "MARKS")]
+    proxy_mark: Option<String>,
+    /// Port that outbound connections go to [default: 15001]
+    #[arg(short = 'p', long, value_name = "PORT")]
+    envoy_port: Option<String>,
+    /// Port that inbound connections go to [default: 15006]
+    #[arg(short = 'z', long, value_name = "PORT", env, hide_env_values = true)]
+    inbound_capture_port: Option<String>,
+}
+
+#[derive(clap::Args)]
+#[command(next_help_heading = "Where and how")]
+pub(super) struct Action {
+    /// The namespace, by its path or its name under /run/netns [default: the one this runs in]
+    #[arg(
+        long,
+        value_name = "PATH|NAME",
+        alias = "network-namespace",
+        env = "NETWORK_NAMESPACE"
+    )]
+    pub(super) netns: Option<String>,
+    /// Print the rules, as iptables-restore reads them, and write nothing
+    #[arg(short = 'n', long, env, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_parser = FalseyValueParser::new(), default_value = "false", hide_default_value = true,
+          hide_possible_values = true, value_name = "BOOL")]
+    pub(super) dry_run: bool,
+    /// Take out every rule of Weir's, and the address ::6 if Weir put it on lo
+    #[arg(long, alias = "cleanup-only", conflicts_with_all = ["sidecar", "confirm"])]
+    pub(super) cleanup: bool,
+    /// Go on even if this is a machine's own network (it holds a physical device). The change is then taken
+    /// back by itself unless it is confirmed in time
+    #[arg(long)]
+    pub(super) host: bool,
+    /// Keep a change that was made with --host
+    #[arg(long, conflicts_with_all = ["sidecar", "host"])]
+    pub(super) confirm: bool,
+    /// How long --host waits for --confirm
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "host",
+          value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(super) confirm_within: u64,
+    /// Which iptables writes the rules, instead of the one that fits
+    #[arg(long, value_name = "nft|legacy", env, hide_env_values = true)]
+    force_iptables_binary: Option<String>,
+    /// The process that waits for a confirmation: rules to put back on standard input
+    #[arg(long, hide = true, value_name = "SECONDS")]
+    pub(super) undo_after: Option<u64>,
+}
+
+/// Flags of istio-iptables that change nothing here, or that Weir does not have: accepted and refused, never
+/// ignored silently (docs/istio-iptables.md says which is which).
+#[derive(clap::Args)]
+struct Compatible {
+    #[arg(short = 'c', long, hide = true, env, hide_env_values = true)]
+    istio_exclude_interfaces: Option<String>,
+    #[arg(short = 'k', long, hide = true, env, hide_env_values = true)]
+    kube_virt_interfaces: Option<String>,
+    #[arg(long, hide = true, env, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    redirect_dns: Option<String>,
+    #[arg(long, hide = true, env, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    capture_all_dns: Option<String>,
+    #[arg(long, hide = true, env, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    drop_invalid: Option<String>,
+    #[arg(long, hide = true, env, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    native_nftables: Option<String>,
+    #[arg(long, hide = true, env, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    run_validation: Option<String>,
+    #[arg(long, hide = true, env, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    skip_rule_apply: Option<String>,
+    #[arg(short = 't', long, hide = true)]
+    istio_inbound_tproxy_mark: Option<String>,
+    #[arg(short = 'r', long, hide = true)]
+    istio_inbound_tproxy_route_table: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    reconcile: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    force_apply: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    dual_stack: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    cni_mode: Option<String>,
+    #[arg(long, hide = true)]
+    iptables_probe_port: Option<String>,
+    #[arg(long, hide = true)]
+    probe_timeout: Option<String>,
+    #[arg(long = "log_output_level", hide = true)]
+    log_output_level: Option<String>,
+}
+
+impl Action {
+    pub(super) fn backend(&self) -> Result<Option<Backend>> {
+        Ok(match self.force_iptables_binary.as_deref() {
+            None | Some("") => None,
+            Some("nft") => Some(Backend::IptablesNft),
+            Some("legacy") => Some(Backend::IptablesLegacy),
+            Some(other) => bail!("--force-iptables-binary: `{other}` is no variant; write nft or legacy"),
+        })
+    }
+}
+
+impl Args {
+    pub(super) fn flags(&self) -> Flags {
+        Flags {
+            sidecar: self.what.sidecar,
+            host: self.action.host,
+            outbound_port: self.proxy.envoy_port.clone(),
+            inbound_port: self.proxy.inbound_capture_port.clone(),
+            tunnel_port: self.exempt.inbound_tunnel_port.clone(),
+            proxy_uid: self.proxy.proxy_uid.clone(),
+            proxy_gid: self.proxy.proxy_gid.clone(),
+            proxy_mark: self.proxy.proxy_mark.clone(),
+            mode: self.what.istio_inbound_interception_mode.clone(),
+            inbound_ports: self.what.istio_inbound_ports.clone(),
+            inbound_exclude_ports: self.exempt.istio_local_exclude_ports.clone(),
+            outbound_cidrs: self.what.istio_service_cidr.clone(),
+            outbound_exclude_cidrs: self.exempt.istio_service_exclude_cidr.clone(),
+            outbound_ports: self.what.istio_outbound_ports.clone(),
+            outbound_exclude_ports: self.exempt.istio_local_outbound_ports_exclude.clone(),
+            loopback_cidr: env::var("ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR").ok(),
+            envoy_user: envoy_user(),
+            beyond: self.compatible.beyond(),
+        }
+    }
+}
+
+impl Compatible {
+    /// What Weir has no rules for yet, under the name that people wrote.
+    fn beyond(&self) -> Vec<(&'static str, String)> {
+        let flags = [
+            ("-c (--istio-exclude-interfaces)", &self.istio_exclude_interfaces),
+            ("-k (--kube-virt-interfaces)", &self.kube_virt_interfaces),
+            ("--redirect-dns", &self.redirect_dns),
+            ("--capture-all-dns", &self.capture_all_dns),
+            ("--drop-invalid", &self.drop_invalid),
+            ("--native-nftables", &self.native_nftables),
+            ("--run-validation", &self.run_validation),
+            ("--skip-rule-apply", &self.skip_rule_apply),
+        ];
+        let given = flags
+            .into_iter()
+            .filter_map(|(flag, value)| Some((flag, value.clone()?)));
+        let variables = [
+            "ISTIO_META_DNS_CAPTURE",
+            "INVALID_DROP",
+            "ISTIO_OUTBOUND_OWNER_GROUPS",
+            "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE",
+        ];
+        let set = variables
+            .into_iter()
+            .filter_map(|name| Some((name, env::var(name).ok()?)));
+        given.chain(set).collect()
+    }
+}
+
+/// The id of the user that `ENVOY_USER` names (istio-proxy without it), where this machine knows one.
+fn envoy_user() -> Option<u32> {
+    let name = env::var("ENVOY_USER").unwrap_or_else(|_| "istio-proxy".to_owned());
+    let users = fs::read_to_string("/etc/passwd").ok()?;
+    let mut fields = users
+        .lines()
+        .map(|line| line.split(':'))
+        .find(|fields| fields.clone().next() == Some(name.as_str()))?;
+    fields.nth(2)?.parse().ok()
+}

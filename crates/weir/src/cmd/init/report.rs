@@ -1,0 +1,113 @@
+//! What `weir init` says when it has done its work.
+
+use std::fmt::{Display, Write};
+
+use netsys::rules::{Choice, Done};
+use rules::intent::{Proxy, Selection, Signs};
+use rules::{Intent, Plan};
+
+/// Said where no flag asks for anything.
+pub(super) const NOTHING_CAPTURED: &str = "\
+Nothing is captured, because no flag asks for it, and nothing was changed.
+To capture everything as a sidecar does, use the preset: weir init --sidecar
+(that is -i '*' -b '*' -d 15020,15021,15090). To take out rules: weir init --cleanup
+";
+
+/// What is captured, for whom, and by which back-end.
+pub(super) fn installed(intent: &Intent, plan: &Plan, choices: &[Choice], done: &Done) -> String {
+    let mut text = String::from(match done.changed {
+        true => "Captured:\n",
+        false => "Nothing to do: this is captured already.\n",
+    });
+    let mut line = |label: &str, what: String| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  {label:<9} {what}");
+    };
+    line("outbound", outbound(intent));
+    line("inbound", inbound(intent));
+    if let Proxy::Inside(signs) = &intent.proxy {
+        line("proxy", proxy(signs));
+    }
+    for choice in choices {
+        let rules = rules::render(plan)
+            .iter()
+            .filter(|ruleset| ruleset.family == choice.family)
+            .map(|ruleset| ruleset.purposes().count())
+            .sum::<usize>();
+        line(
+            &choice.family.to_string(),
+            format!("{rules} rules by {} ({})", choice.backend, choice.why),
+        );
+    }
+    text
+}
+
+fn outbound(intent: &Intent) -> String {
+    let outbound = &intent.outbound;
+    let mut parts = vec![];
+    match &outbound.cidrs {
+        Selection::All => parts.push("all TCP".to_owned()),
+        Selection::Only(nets) => {
+            if !nets.is_empty() {
+                parts.push(format!("TCP to {}", list(nets)));
+            }
+            if !outbound.ports.is_empty() {
+                parts.push(format!("TCP to ports {}", list(&outbound.ports)));
+            }
+        }
+    }
+    let excluded = [
+        (!outbound.exclude_cidrs.is_empty()).then(|| list(&outbound.exclude_cidrs)),
+        (!outbound.exclude_ports.is_empty()).then(|| format!("ports {}", list(&outbound.exclude_ports))),
+    ];
+    described(
+        &parts,
+        &excluded.into_iter().flatten().collect::<Vec<_>>(),
+        outbound.to_port,
+    )
+}
+
+fn inbound(intent: &Intent) -> String {
+    let inbound = &intent.inbound;
+    let mut excluded = vec![];
+    let parts = match &inbound.ports {
+        Selection::All => {
+            let mut ports = vec![inbound.tunnel_port];
+            ports.extend(&inbound.exclude_ports);
+            excluded.push(format!("ports {}", list(&ports)));
+            vec!["all TCP".to_owned()]
+        }
+        Selection::Only(ports) if ports.is_empty() => vec![],
+        Selection::Only(ports) => vec![format!("TCP to ports {}", list(ports))],
+    };
+    described(&parts, &excluded, inbound.to_port)
+}
+
+fn described(parts: &[String], excluded: &[String], to_port: u16) -> String {
+    if parts.is_empty() {
+        return "nothing".to_owned();
+    }
+    let mut text = parts.join(" and ");
+    if !excluded.is_empty() {
+        text = format!("{text}, except {}", excluded.join(" and "));
+    }
+    format!("{text} -> port {to_port}")
+}
+
+fn proxy(signs: &Signs) -> String {
+    let mut parts = vec![];
+    if !signs.uids.is_empty() {
+        parts.push(format!("user {}", list(&signs.uids)));
+    }
+    if !signs.gids.is_empty() {
+        parts.push(format!("group {}", list(&signs.gids)));
+    }
+    if !signs.marks.is_empty() {
+        parts.push(format!("mark {}", list(&signs.marks)));
+    }
+    format!("{} (left alone)", parts.join(" or "))
+}
+
+fn list<T: Display>(items: &[T]) -> String {
+    items.iter().map(T::to_string).collect::<Vec<_>>().join(",")
+}

@@ -1,0 +1,249 @@
+//! `weir pc`: what a running proxy, or a saved dump, would do with traffic.
+
+mod fetch;
+mod find;
+
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::{fs, io};
+
+use anyhow::{Context, Result};
+use clap::{Subcommand, ValueEnum};
+use diagnose::tables::{self, Row, Shape};
+use model::Direction;
+use registry::Dump;
+
+/// Show what a running proxy knows: listeners, routes, clusters, endpoints, services, settings
+///
+/// The proxy is found by itself where one runs for this user or on 127.0.0.1:15000; --proxy names one of
+/// several. A dump saved with `weir pc dump` (or `curl localhost:15000/config_dump`) is read with --file.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    what: What,
+
+    /// Which proxy: a process id, a socket file, or HOST:PORT of an admin port
+    #[arg(
+        long,
+        global = true,
+        value_name = "WHICH",
+        conflicts_with = "file",
+        help_heading = "Source and form"
+    )]
+    proxy: Option<String>,
+
+    /// Read a saved dump instead of asking a proxy; `-` is standard input
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_name = "FILE",
+        help_heading = "Source and form"
+    )]
+    file: Option<PathBuf>,
+
+    /// Form of the output
+    #[arg(
+        long,
+        short,
+        global = true,
+        value_name = "FORM",
+        default_value = "table",
+        help_heading = "Source and form"
+    )]
+    output: Form,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Form {
+    /// A table, cut to the terminal's width.
+    Table,
+    /// A table with all columns, never cut.
+    Wide,
+    /// JSON with all that is known.
+    Json,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// Where connections are taken to, by the address and port that they were made to
+    #[command(visible_aliases = ["listener", "l"])]
+    Listeners {
+        /// Only of this address; pods of services with an address of their own are listed only so
+        #[arg(long)]
+        address: Option<IpAddr>,
+        /// Only of this port
+        #[arg(long)]
+        port: Option<u16>,
+        /// Only of this kind: HTTP, TCP or HTTP+TCP
+        #[arg(long = "type", value_name = "TYPE", value_parser = ["HTTP", "TCP", "HTTP+TCP"], ignore_case = true)]
+        kind: Option<String>,
+    },
+    /// Which route of a service a request takes, by its Host
+    #[command(visible_aliases = ["route", "r"])]
+    Routes {
+        /// Only of this name, for example nginx.sidecar.svc.cluster.local:80
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// The destinations there are, and how each is balanced
+    #[command(visible_aliases = ["cluster", "c"])]
+    Clusters {
+        /// Only of services whose host name contains this
+        #[arg(long)]
+        fqdn: Option<String>,
+        /// Only of this direction: outbound or inbound
+        #[arg(long, value_parser = direction)]
+        direction: Option<Direction>,
+        /// Only of this service port
+        #[arg(long)]
+        port: Option<u16>,
+        /// Only of this subset (none exist yet)
+        #[arg(long)]
+        subset: Option<String>,
+    },
+    /// The addresses behind the clusters, and how they are
+    #[command(visible_aliases = ["endpoint", "ep"])]
+    Endpoints {
+        /// Only at this address
+        #[arg(long)]
+        address: Option<IpAddr>,
+        /// Only at this port
+        #[arg(long)]
+        port: Option<u16>,
+        /// Only of this cluster, for example 'outbound|80||nginx.sidecar.svc.cluster.local'
+        #[arg(long)]
+        cluster: Option<String>,
+        /// Only with this status: HEALTHY, DRAINING or UNHEALTHY
+        #[arg(long, value_parser = ["HEALTHY", "DRAINING", "UNHEALTHY"], ignore_case = true)]
+        status: Option<String>,
+    },
+    /// Services in the registry
+    #[command(visible_aliases = ["service", "svc"])]
+    Services {
+        /// Only of this namespace
+        #[arg(long, short)]
+        namespace: Option<String>,
+    },
+    /// Pods in the registry
+    #[command(visible_aliases = ["workload", "w"])]
+    Workloads {
+        /// Only of this namespace
+        #[arg(long, short)]
+        namespace: Option<String>,
+    },
+    /// Mesh-wide settings in force, with their defaults
+    Settings,
+    /// Everything, as JSON: to be saved, and read with --file
+    Dump,
+}
+
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    let text = match &args.file {
+        Some(path) => read(path)?,
+        None => find::dump(args.proxy.as_deref())?,
+    };
+    if matches!(args.what, What::Dump) {
+        return print(&text);
+    }
+    let dump: Dump = serde_json::from_str(&text).context(
+        "this is not a dump of a proxy of this version; save one with `weir pc dump` of the proxy's own version",
+    )?;
+    match args.what {
+        What::Listeners { address, port, kind } => {
+            let address = address.map(|ip| ip.to_string());
+            show(
+                &tables::listeners(&dump, &tables::ListenerFilter { address, port, kind }),
+                args.output,
+            )
+        }
+        What::Routes { name } => show(&tables::routes(&dump, &tables::RouteFilter { name }), args.output),
+        What::Clusters {
+            fqdn,
+            direction,
+            port,
+            subset,
+        } => {
+            let filter = tables::ClusterFilter {
+                fqdn,
+                direction,
+                port,
+                subset,
+            };
+            show(&tables::clusters(&dump, &filter), args.output)
+        }
+        What::Endpoints {
+            address,
+            port,
+            cluster,
+            status,
+        } => {
+            let filter = tables::EndpointFilter {
+                address,
+                port,
+                cluster,
+                status,
+            };
+            show(&tables::endpoints(&dump, &filter), args.output)
+        }
+        What::Services { namespace } => show(&tables::services(&dump, namespace.as_deref()), args.output),
+        What::Workloads { namespace } => show(&tables::workloads(&dump, namespace.as_deref()), args.output),
+        What::Settings => show(&tables::settings(&dump)?, args.output),
+        What::Dump => print(&text),
+    }
+}
+
+fn show<R: Row>(rows: &[R], form: Form) -> Result<ExitCode> {
+    let terminal = netsys::terminal::columns(&io::stdout());
+    let text = match form {
+        Form::Json => tables::as_json(rows)? + "\n",
+        Form::Table => tables::as_table(
+            rows,
+            Shape {
+                is_wide: false,
+                terminal,
+            },
+        ),
+        Form::Wide => tables::as_table(
+            rows,
+            Shape {
+                is_wide: true,
+                terminal: None,
+            },
+        ),
+    };
+    let code = print(&text)?;
+    if rows.is_empty() && form != Form::Json {
+        eprintln!("weir: nothing matches; without the filters everything is shown");
+    }
+    Ok(code)
+}
+
+/// Prints, and ends quietly where nobody reads any more (`weir pc clusters | head`).
+fn print(text: &str) -> Result<ExitCode> {
+    match io::Write::write_all(&mut io::stdout(), text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot print"),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+fn read(path: &PathBuf) -> Result<String> {
+    if path.as_os_str() == "-" {
+        let mut text = String::new();
+        io::stdin()
+            .read_to_string(&mut text)
+            .context("cannot read a dump from standard input")?;
+        return Ok(text);
+    }
+    fs::read_to_string(path).with_context(|| format!("cannot read the dump {}", path.display()))
+}
+
+fn direction(text: &str) -> Result<Direction, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "outbound" => Ok(Direction::Outbound),
+        "inbound" => Ok(Direction::Inbound),
+        _ => Err("say outbound or inbound".to_owned()),
+    }
+}

@@ -1,0 +1,192 @@
+//! `weir proxy`: the sidecar's data path in the current network namespace.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum;
+use model::ObjectName;
+use proxy::{Kernel, Listeners};
+use runtime::{lines, telemetry};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::servers::Places;
+use crate::sidecar::{self, Parts, Sidecar};
+use crate::socket;
+
+/// Run the proxy of one workload: accept what the rules redirect, decide, carry, report
+///
+/// Listens on 15001 (outbound) and 15006 (inbound), 15000 on loopback (admin), 15020 (metrics) and
+/// 15021 (health). SIGTERM drains: new connections are still accepted until the last one has ended or the
+/// deadline passes; a second SIGTERM ends at once.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Folder with Kubernetes manifests (*.yaml, *.yml, *.json), watched for changes
+    #[arg(long, value_name = "DIR", env = "WEIR_MANIFESTS")]
+    manifests: PathBuf,
+
+    /// The pod this proxy belongs to; otherwise `POD_NAMESPACE` and `POD_NAME` say it
+    #[arg(long = "as", value_name = "NAMESPACE/POD")]
+    own: Option<ObjectName>,
+
+    /// Worker threads; as many as CPUs by default
+    #[arg(long, value_name = "N", env = "WEIR_WORKERS", value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: Option<u16>,
+
+    /// Mark of the proxy's own connections, where the rules know them by it (needs `CAP_NET_ADMIN`)
+    #[arg(long, value_name = "MARK", value_parser = mark)]
+    mark: Option<u32>,
+
+    /// Where the access log goes: a file, or `-` for standard output. Its form is a setting (accessLog)
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    access_log: PathBuf,
+
+    /// Socket file for `weir pc`; by default one under `$XDG_RUNTIME_DIR/weir/`
+    #[arg(long, value_name = "FILE")]
+    admin_socket: Option<PathBuf>,
+
+    /// What is logged, on standard error: a level, or target=level, separated by commas
+    #[arg(long, value_name = "FILTER", env = "WEIR_LOG", default_value = telemetry::DEFAULT_FILTER)]
+    log: String,
+
+    /// Form of the log on standard error
+    #[arg(long, value_name = "FORM", default_value = "text")]
+    log_format: Form,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Form {
+    Text,
+    Json,
+}
+
+/// Runs until it has drained.
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    let form = match args.log_format {
+        Form::Text => telemetry::Format::Text,
+        Form::Json => telemetry::Format::Json,
+    };
+    let level = telemetry::start(form, &args.log)?;
+    let own = own_name(args.own)?;
+    let workers = match args.workers {
+        Some(workers) => usize::from(workers),
+        None => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let name = own.as_ref().map_or_else(
+        || "proxy".to_owned(),
+        |own| format!("{}.{}", own.name, own.namespace),
+    );
+    let listeners = Listeners::bind(workers)
+        .context("cannot listen on 15001 and 15006; is another proxy running in this network namespace?")?;
+    let mut places = Places::bind()?;
+    places.socket = Some(match args.admin_socket {
+        Some(path) => path,
+        None => socket::path()?,
+    });
+    let access_log = if args.access_log.as_os_str() == "-" {
+        lines::stdout().context("cannot write the access log to standard output")?
+    } else {
+        lines::file(&args.access_log)
+            .with_context(|| format!("cannot open the access log {}", args.access_log.display()))?
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    // Signals are caught before anything is there that one could leave behind.
+    let signals = runtime.block_on(async { Signals::new() })?;
+    let mut sidecar = sidecar::start(Parts {
+        source: discovery::start_manifests(args.manifests, own)?,
+        workers,
+        listeners,
+        sockets: Arc::new(Kernel { mark: args.mark }),
+        places,
+        access_log: Some(access_log),
+        watcher: None,
+        level,
+        quiet: model::settings::DRAIN_QUIET,
+    })?;
+    tracing::info!(workers, "proxy of {name} is up");
+    runtime.block_on(drain_when_told(&mut sidecar, signals));
+    sidecar.finish()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What ends the proxy from outside.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let catch = |kind| signal(kind).context("cannot catch signals");
+        Ok(Self {
+            terminate: catch(SignalKind::terminate())?,
+            interrupt: catch(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Resolves when the data path has ended: a drain was asked for, by signal or `POST /drain`, and either
+/// everything is finished, or its deadline passed, or a second signal came.
+async fn drain_when_told(sidecar: &mut Sidecar, mut signals: Signals) {
+    let trigger = sidecar.trigger().clone();
+    tokio::select! {
+        () = signals.next() => {
+            let within = sidecar.drain_deadline();
+            tracing::info!(?within, "draining; a second signal ends it at once");
+            trigger.start(within);
+        }
+        () = trigger.started() => tracing::info!("draining; a signal ends it at once"),
+    }
+    tokio::select! {
+        () = sidecar.ended() => return,
+        () = signals.next() => {}
+    }
+    trigger.start(Duration::ZERO);
+    sidecar.ended().await;
+}
+
+/// A mark in decimal or, with `0x`, in hexadecimal.
+fn mark(text: &str) -> Result<u32, String> {
+    let parsed = match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    match parsed {
+        Ok(0) => Err("a mark of 0 is no mark; give one from 1 to 0xffffffff".to_owned()),
+        Ok(mark) => Ok(mark),
+        Err(error) => Err(format!("{error}; give a number from 1 to 0xffffffff")),
+    }
+}
+
+/// Who the proxy is: the flag, else the environment that the Kubernetes downward API fills.
+fn own_name(flag: Option<ObjectName>) -> Result<Option<ObjectName>> {
+    if flag.is_some() {
+        return Ok(flag);
+    }
+    let read = |name| {
+        std::env::var(name)
+            .ok()
+            .filter(|value: &String| !value.is_empty())
+    };
+    match (read("POD_NAMESPACE"), read("POD_NAME")) {
+        (Some(namespace), Some(name)) => Ok(Some(ObjectName::new(namespace, name))),
+        (None, None) => Ok(None),
+        (Some(_), None) => {
+            anyhow::bail!("POD_NAMESPACE is set but POD_NAME is not; set both, or use --as NAMESPACE/POD")
+        }
+        (None, Some(_)) => {
+            anyhow::bail!("POD_NAME is set but POD_NAMESPACE is not; set both, or use --as NAMESPACE/POD")
+        }
+    }
+}

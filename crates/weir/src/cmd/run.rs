@@ -1,0 +1,230 @@
+//! `weir run`: a command in a network of its own, captured, with its sidecar. The proxy, DNS and discovery
+//! stay in the caller's network; the sockets they listen on are made inside and passed out.
+
+mod names;
+mod network;
+
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use diagnose::journey::{self, Journey, Printer, Style};
+use model::event::Event;
+use model::{ObjectName, ports};
+use netsys::contain::{self, Contained, Ended, Families, Network, Plan, Signals, Wanted};
+use netsys::terminal;
+use proxy::{Kernel, Listeners};
+use rules::evaluate::Origin;
+use rules::{Facts, Family, Intent};
+use runtime::telemetry;
+use tokio::sync::mpsc;
+
+use crate::servers::Places;
+use crate::sidecar::{self, Parts};
+use crate::socket;
+
+/// Workers of the proxy: a laptop's command does not need more.
+const WORKERS: usize = 2;
+/// How long what the command sent last may take to arrive after it has ended.
+const LAST_BYTES: Duration = Duration::from_secs(5);
+/// Steps of connections that may wait to be printed; beyond it some are left out.
+const EVENTS_MAX: usize = 10_000;
+/// Exit code where weir itself failed, as `env` and `timeout` have it; 126 and 127 are the command's.
+const FAILED: u8 = 125;
+
+/// Sockets by which the C library resolves names past DNS. Masked, so that names of the mesh resolve.
+const NAME_SERVICES: [&str; 3] = [
+    "/run/nscd/socket",
+    "/var/run/nscd/socket",
+    "/run/systemd/resolve/io.systemd.Resolve",
+];
+
+/// Run a command with its traffic captured by a proxy of its own
+///
+/// The command gets a network of its own, without root: every TCP connection it makes goes through a
+/// proxy, which reads services and endpoints from a folder of Kubernetes manifests, balances requests over
+/// the real endpoints and passes everything unknown through untouched. Service names resolve inside
+/// (nginx, nginx.sidecar, nginx.sidecar.svc.cluster.local), other names as outside.
+///
+/// What cannot be carried fails at once: UDP other than DNS, and ICMP (ping). Loopback inside is the
+/// command's own. The exit code is the command's; 125 means that weir failed, 126 that the command cannot be
+/// executed, 127 that it is missing.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Folder of Kubernetes manifests (*.yaml, *.json), watched while the command runs
+    #[arg(long, value_name = "DIR")]
+    manifests: PathBuf,
+    /// Run as this pod of the manifests: its addresses, and its namespace for short names
+    #[arg(long = "as", value_name = "NAMESPACE/POD")]
+    own: Option<ObjectName>,
+    /// Print on standard error where each connection and request goes, and why
+    #[arg(long)]
+    journey: bool,
+    /// The command and its arguments
+    #[arg(last = true, required = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
+}
+
+pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    match compose(args) {
+        Ok(ended) => ended.imitate(),
+        Err(error) => {
+            // Not by `main`, whose exit code could be taken for the command's.
+            eprintln!("weir run: {error:#}");
+            Ok(ExitCode::from(FAILED))
+        }
+    }
+}
+
+fn compose(args: Args) -> Result<Ended> {
+    let signals = Signals::block()?;
+    let Args {
+        manifests,
+        own,
+        journey: is_told,
+        command,
+    } = args;
+    let install = |network: &Network, families| {
+        install(network, families, is_told).map_err(|error| format!("{error:#}"))
+    };
+    let socket = socket::path()?;
+    let plan = Plan {
+        command,
+        sockets: sockets(),
+        over: NAME_SERVICES
+            .map(|place| (PathBuf::from("/dev/null"), PathBuf::from(place)))
+            .into(),
+        install: &install,
+        litter: Some(socket.clone()),
+    };
+    // While this process has one thread: see `contain::start`.
+    let started = contain::start(&plan)?;
+
+    let filter = std::env::var("WEIR_LOG").unwrap_or_else(|_| String::from("warn"));
+    let level = telemetry::start(telemetry::Format::Text, &filter)?;
+    let source = discovery::start_manifests(manifests, own.clone())?;
+    let snapshots = source.0.clone();
+    if let Some(own) = &own
+        && snapshots.borrow().own.is_none()
+    {
+        bail!("--as {own}: no manifest describes this pod; add it, or name one that is there");
+    }
+    let network = network::of(&snapshots.borrow(), &netsys::routes::reachable()?);
+    let mut contained = started.furnish(&network)?;
+
+    let journey = is_told.then(|| start_journey(&contained.note)).transpose()?;
+    let (watcher, printer) = journey.unzip();
+    let (listeners, dns) = sort(&mut contained)?;
+    let sidecar = sidecar::start(Parts {
+        source,
+        workers: WORKERS,
+        listeners,
+        sockets: Arc::new(Kernel::default()),
+        places: Places {
+            socket: Some(socket),
+            ..Places::default()
+        },
+        access_log: None,
+        watcher,
+        level,
+        quiet: Duration::ZERO,
+    })?;
+    let _dns = dns::start(
+        dns,
+        names::of(snapshots),
+        Path::new("/etc/resolv.conf").to_owned(),
+    )?;
+
+    if let Some(ended) = signals.ended_before() {
+        return Ok(ended);
+    }
+    let ended = contained.release()?.follow(&signals)?;
+    // Whoever does not want to wait for that presses Ctrl-C.
+    signals.unblock()?;
+    sidecar.trigger().start(LAST_BYTES);
+    sidecar.finish()?;
+    if let Some(printer) = printer {
+        printer.join()?;
+    }
+    Ok(ended)
+}
+
+/// REDIRECT leads to exactly these addresses, and a DNS answer must come from the one that was asked.
+fn sockets() -> Vec<Wanted> {
+    let at = |port| {
+        [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].map(|ip: IpAddr| SocketAddr::new(ip, port))
+    };
+    let listeners = [at(ports::OUTBOUND), at(ports::DNS)]
+        .concat()
+        .into_iter()
+        .map(Wanted::Listener);
+    listeners
+        .chain(at(ports::DNS).into_iter().map(Wanted::Datagram))
+        .collect()
+}
+
+/// Runs inside: installs the rules of `weir run`. Answers a dump of them where it is wanted.
+fn install(network: &Network, families: Families, dumped: bool) -> Result<String> {
+    let families: &[Family] = match families {
+        Families::V4 => &[Family::V4],
+        Families::Both => &Family::ALL,
+    };
+    let intent = Intent::contained(network.addresses.clone(), None);
+    let plan = rules::plan(&intent, &Facts::fresh(families)).map_err(|mistakes| {
+        let mistakes: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+        anyhow!(mistakes.join("; "))
+    })?;
+    let programs = netsys::rules::install_fresh(&plan)?;
+    let dumps = programs
+        .iter()
+        .filter(|_| dumped)
+        .map(|programs| Ok(programs.save()? + DUMP_END));
+    dumps.collect()
+}
+
+/// Ends the dump of one family.
+const DUMP_END: &str = "\x0c";
+
+/// Which of the passed-out sockets is for whom.
+fn sort(contained: &mut Contained) -> Result<(Listeners, dns::Sockets)> {
+    let mut listeners = Listeners::default();
+    let mut dns = dns::Sockets {
+        datagrams: std::mem::take(&mut contained.datagrams),
+        ..dns::Sockets::default()
+    };
+    for listener in std::mem::take(&mut contained.listeners) {
+        match listener
+            .local_addr()
+            .context("a socket from inside is unusable")?
+            .port()
+        {
+            ports::DNS => dns.listeners.push(listener),
+            _ => listeners.outbound.push(listener),
+        }
+    }
+    Ok((listeners, dns))
+}
+
+/// Prints the journey of what the returned sender is told. `dumps` is what [`install`] answered.
+fn start_journey(dumps: &str) -> Result<(mpsc::Sender<Event>, Printer)> {
+    let dumps = Family::ALL.into_iter().zip(dumps.split_terminator(DUMP_END));
+    let rulesets = dumps
+        .map(|(family, dump)| rules::parse(family, dump))
+        .collect::<Result<_, _>>()?;
+    let made_by = Origin::Socket {
+        uid: rustix::process::geteuid().as_raw(),
+        gid: rustix::process::getegid().as_raw(),
+        mark: 0,
+    };
+    let out = std::io::stderr();
+    let columns = terminal::columns(&out);
+    let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let style = Style::new(columns, columns.is_some() && !no_colour);
+    let (watcher, events) = mpsc::channel(EVENTS_MAX);
+    let journey = Journey::new(style, journey::from_dump(rulesets, made_by));
+    Ok((watcher, journey::start(journey, events, out)?))
+}

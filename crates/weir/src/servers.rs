@@ -1,0 +1,286 @@
+//! The servers for operators, on a control thread of their own: metrics (15020), health (15021), admin
+//! (15000 on loopback, and a socket file). Comes in: where they listen, and what they show and steer.
+
+use std::fmt::Write;
+use std::io;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use model::ports;
+use registry::Snapshot;
+use runtime::drain::Trigger;
+use runtime::metrics::{self, Counter, Gauge, Metrics};
+use runtime::ready::Readiness;
+use runtime::server::{Listener, Reply, Routes, Socket, serve};
+use runtime::telemetry::Level;
+use runtime::thread;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use crate::version;
+
+/// Where the servers listen. The sockets may belong to another network namespace.
+#[derive(Debug, Default)]
+pub(crate) struct Places {
+    pub(crate) metrics: Vec<TcpListener>,
+    pub(crate) health: Vec<TcpListener>,
+    /// On loopback alone.
+    pub(crate) admin: Vec<TcpListener>,
+    /// The socket file by which `weir pc` finds this proxy.
+    pub(crate) socket: Option<PathBuf>,
+}
+
+/// What the servers show and steer.
+pub(crate) struct Shown {
+    pub(crate) metrics: Metrics,
+    pub(crate) readiness: Readiness,
+    pub(crate) drain: Trigger,
+    pub(crate) level: Level,
+    pub(crate) snapshots: watch::Receiver<Arc<Snapshot>>,
+    /// Writes `GET /config_dump`: JSON.
+    pub(crate) dump: Box<dyn Fn(&Snapshot) -> String + Send>,
+    /// Names and addresses of the capture listeners.
+    pub(crate) listeners: Vec<(String, SocketAddr)>,
+}
+
+/// The running servers.
+#[derive(Debug)]
+pub(crate) struct Servers {
+    thread: thread::Handle<Result<()>>,
+    /// Dropped to stop them.
+    stop: watch::Sender<()>,
+}
+
+impl Places {
+    /// The well-known ports: metrics and health on every address, admin on loopback, both families where
+    /// the kernel has both. No socket file yet.
+    pub(crate) fn bind() -> Result<Self> {
+        let any = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+        let loopback = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+        let bind = |what, ips: [_; 2], port| {
+            let [v4, v6] = ips.map(|ip| SocketAddr::new(ip, port));
+            let first = netsys::sock::listen(v4, false);
+            let first = first
+                .with_context(|| format!("cannot listen on {v4} for {what}; is another proxy running?"))?;
+            match netsys::sock::listen(v6, false) {
+                Ok(second) => Ok(vec![first, second]),
+                Err(error) if lacks_family(&error) => Ok(vec![first]),
+                Err(error) => Err(error).with_context(|| format!("cannot listen on {v6} for {what}")),
+            }
+        };
+        Ok(Self {
+            metrics: bind("metrics", any, ports::METRICS)?,
+            health: bind("health", any, ports::HEALTH)?,
+            admin: bind("admin", loopback, ports::ADMIN)?,
+            socket: None,
+        })
+    }
+}
+
+fn lacks_family(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Unsupported | io::ErrorKind::AddrNotAvailable
+    )
+}
+
+/// The metrics of this process, and the one that counts lost lines of the access log.
+pub(crate) fn metrics() -> (Metrics, Counter) {
+    let metrics = Metrics::of_process(version::VERSION, version::COMMIT);
+    let lost = metrics.counter(
+        "weir_access_log_lost_total",
+        "Lines of the access log that were lost, because its reader was too slow or gone",
+    );
+    (metrics, lost)
+}
+
+/// Starts the servers. They answer from now on, through a drain, until they are stopped.
+///
+/// # Errors
+/// Where the socket file is in use, or the thread cannot be made.
+pub(crate) fn start(places: Places, shown: Shown) -> Result<Servers> {
+    let (stop, stopped) = watch::channel(());
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let thread = thread::spawn("control", move || async move {
+        let mut servers = JoinSet::new();
+        for (listener, routes) in put_together(places, shown)? {
+            let mut stopped = stopped.clone();
+            let stop = async move {
+                // Nothing is sent: the sender is dropped.
+                let _ = stopped.changed().await;
+            };
+            servers.spawn_local(serve(listener, routes, stop));
+        }
+        let _ = ready.send(());
+        servers.join_all().await;
+        Ok(())
+    })?;
+    if is_ready.recv().is_err() {
+        // It ended before it was ready: its result says why.
+        thread.join()??;
+        anyhow::bail!("the control thread ended at once; please report this");
+    }
+    Ok(Servers { thread, stop })
+}
+
+impl Servers {
+    /// Stops them, and removes the socket file.
+    pub(crate) fn stop(self) -> Result<()> {
+        drop(self.stop);
+        self.thread.join()?
+    }
+}
+
+fn put_together(places: Places, shown: Shown) -> Result<Vec<(Listener, Rc<Routes>)>> {
+    let metrics = Rc::new(metrics_routes(shown.metrics, shown.snapshots.clone()));
+    let health = Rc::new(health_routes(shown.readiness, shown.drain.clone()));
+    let socket = places.socket.as_deref().map(Socket::bind).transpose()?;
+    let admin = Rc::new(admin_routes(
+        shown.drain,
+        shown.level,
+        shown.snapshots,
+        shown.dump,
+        shown.listeners,
+    ));
+    let mut all: Vec<_> = socket
+        .into_iter()
+        .map(|socket| (Listener::Unix(socket), Rc::clone(&admin)))
+        .collect();
+    for (listeners, routes) in [
+        (places.metrics, metrics),
+        (places.health, health),
+        (places.admin, admin),
+    ] {
+        for listener in listeners {
+            listener.set_nonblocking(true)?;
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            all.push((Listener::Tcp(listener), Rc::clone(&routes)));
+        }
+    }
+    Ok(all)
+}
+
+pub(crate) fn metrics_routes(metrics: Metrics, snapshots: watch::Receiver<Arc<Snapshot>>) -> Routes {
+    let gauges = Rc::new(SnapshotGauges::new(&metrics));
+    let scrape = move || {
+        gauges.set(&snapshots.borrow());
+        Reply::new(metrics::CONTENT_TYPE, metrics.encode())
+    };
+    let same = scrape.clone();
+    Routes::new("metrics")
+        .get("/metrics", "All metrics, in OpenMetrics text", move |_| scrape())
+        .get("/stats/prometheus", "The same, under Envoy's path", move |_| {
+            same()
+        })
+}
+
+/// What the registry holds, set at each scrape.
+struct SnapshotGauges {
+    version: Gauge,
+    services: Gauge,
+    workloads: Gauge,
+}
+
+impl SnapshotGauges {
+    fn new(metrics: &Metrics) -> Self {
+        Self {
+            version: metrics.gauge(
+                "weir_snapshot_version",
+                "Grows with each change of the registry that this proxy sees",
+            ),
+            services: metrics.gauge("weir_services", "Services in the registry"),
+            workloads: metrics.gauge("weir_workloads", "Pods in the registry"),
+        }
+    }
+
+    fn set(&self, snapshot: &Snapshot) {
+        let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        self.version
+            .set(i64::try_from(snapshot.version).unwrap_or(i64::MAX));
+        self.services.set(number(snapshot.services.len()));
+        self.workloads.set(number(snapshot.workloads.len()));
+    }
+}
+
+fn health_routes(readiness: Readiness, drain: Trigger) -> Routes {
+    let ready = move |_: &_| {
+        let closed = readiness.closed();
+        if drain.is_draining() {
+            Reply::unavailable("draining")
+        } else if closed.is_empty() {
+            Reply::text("ready")
+        } else {
+            Reply::unavailable(format!("not ready: waiting for {}", closed.join(", ")))
+        }
+    };
+    Routes::new("health")
+        .get(
+            "/healthz/ready",
+            "200 while new connections are welcome, else 503 and why",
+            ready,
+        )
+        .get("/healthz/live", "200 while the process answers", |_| {
+            Reply::text("live")
+        })
+}
+
+fn admin_routes(
+    drain: Trigger,
+    level: Level,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    dump: Box<dyn Fn(&Snapshot) -> String + Send>,
+    listeners: Vec<(String, SocketAddr)>,
+) -> Routes {
+    let steered = level.clone();
+    let settings = snapshots.clone();
+    let mut listening = String::new();
+    for (name, address) in listeners {
+        // Writing to a string cannot fail.
+        let _ = writeln!(listening, "{name} {address}");
+    }
+    Routes::new("admin")
+        .loopback_names_only()
+        .get(
+            "/config_dump",
+            "Everything this proxy was told, as JSON (weir pc reads it)",
+            move |_| {
+                let snapshot = Arc::clone(&snapshots.borrow());
+                Reply::json(dump(&snapshot))
+            },
+        )
+        .get("/listeners", "The capture listeners", move |_| {
+            Reply::text(listening.clone())
+        })
+        .get("/logging", "The log filter in force", move |_| {
+            Reply::text(level.filter())
+        })
+        .post(
+            "/logging",
+            "?level=FILTER puts another in force: info, or debug,proxy=trace",
+            move |request| {
+                let Some(filter) = request.query("level") else {
+                    return Reply::bad_request("say which: POST /logging?level=debug");
+                };
+                match steered.set(filter) {
+                    Ok(()) => Reply::text(filter),
+                    Err(error) => Reply::bad_request(error.to_string()),
+                }
+            },
+        )
+        .post("/drain", "Finishes what is under way, then exits", move |_| {
+            let within = settings.borrow().settings.drain_deadline;
+            drain.start(within);
+            Reply::text(said(within))
+        })
+}
+
+fn said(within: Duration) -> String {
+    format!(
+        "draining: the proxy exits when every connection has ended, at the latest in {} s",
+        within.as_secs()
+    )
+}

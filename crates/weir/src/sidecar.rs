@@ -1,0 +1,164 @@
+//! One running sidecar: registry from a manifests folder, data path, access log, operators' servers.
+//! Comes in: arguments and listeners. Goes out: a handle that drains. `proxy`, `run` and `demo` start it.
+
+use std::fs::File;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use proxy::{Config, Listeners, Sockets};
+use registry::Snapshot;
+use registry::dump::Dump;
+use runtime::clock;
+use runtime::drain::{self, Trigger};
+use runtime::lines;
+use runtime::ready::Readiness;
+use runtime::telemetry::Level;
+use tokio::sync::watch;
+
+use crate::servers::{self, Places, Servers, Shown};
+
+/// Descriptors kept for everything that is not a proxied connection.
+const DESCRIPTORS_KEPT: usize = 256;
+/// Time that the log has to be written out at the end.
+const LOG_TIME: Duration = Duration::from_secs(5);
+
+/// What a sidecar is started with.
+pub(crate) struct Parts {
+    /// The registry, and what feeds it.
+    pub(crate) source: (watch::Receiver<Arc<Snapshot>>, discovery::Handle),
+    /// Worker threads.
+    pub(crate) workers: usize,
+    /// Capture listeners; they may belong to another network namespace.
+    pub(crate) listeners: Listeners,
+    /// How endpoints are reached.
+    pub(crate) sockets: Arc<dyn Sockets>,
+    /// Where the operators' servers listen.
+    pub(crate) places: Places,
+    /// Where the access log goes; nowhere for none.
+    pub(crate) access_log: Option<File>,
+    /// Takes each step of each connection.
+    pub(crate) watcher: Option<proxy::Watcher>,
+    /// The program's own log.
+    pub(crate) level: Level,
+    /// How long no client may have come before a drain ends; none where no more can come.
+    pub(crate) quiet: Duration,
+}
+
+/// A running sidecar.
+pub(crate) struct Sidecar {
+    drain: Trigger,
+    proxy: proxy::Handle,
+    servers: Servers,
+    discovery: discovery::Handle,
+    lines: Option<lines::Handle>,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+}
+
+/// Starts it. Connections are accepted from the moment the workers' gates open, which is what
+/// `/healthz/ready` waits for.
+pub(crate) fn start(parts: Parts) -> Result<Sidecar> {
+    let Parts {
+        source: (snapshots, discovery),
+        workers,
+        listeners,
+        sockets,
+        places,
+        access_log,
+        watcher,
+        level,
+        quiet,
+    } = parts;
+    let (metrics, lost) = servers::metrics();
+    let readiness = Readiness::default();
+    let log = access_log
+        .map(|file| lines::start(file, lost))
+        .transpose()
+        .context("cannot start the access log")?;
+    let (sink, lines) = log.unzip();
+    let (drain, watch) = drain::channel();
+    let named = named_listeners(&listeners);
+    let limit = netsys::limits::raise_descriptors().context("cannot read the descriptor limit")?;
+    let config = Config {
+        workers,
+        // Each connection has two ends.
+        max_connections: limit.saturating_sub(DESCRIPTORS_KEPT).max(2) / 2,
+        sockets,
+        snapshots: snapshots.clone(),
+        reports: proxy::Reports::new(&metrics, sink, watcher),
+        drain: watch,
+        quiet,
+        readiness: readiness.clone(),
+    };
+    let proxy = proxy::start_proxy(config, listeners)?;
+    let shown = Shown {
+        metrics,
+        readiness,
+        drain: drain.clone(),
+        level,
+        snapshots: snapshots.clone(),
+        dump: Box::new(dump(named.clone())),
+        listeners: named,
+    };
+    let servers = servers::start(places, shown)?;
+    Ok(Sidecar {
+        drain,
+        proxy,
+        servers,
+        discovery,
+        lines,
+        snapshots,
+    })
+}
+
+fn named_listeners(listeners: &Listeners) -> Vec<(String, SocketAddr)> {
+    let all = [("outbound", &listeners.outbound), ("inbound", &listeners.inbound)];
+    let mut named: Vec<_> = all
+        .into_iter()
+        .flat_map(|(name, of)| {
+            of.iter()
+                .filter_map(move |one| Some((name.to_owned(), one.local_addr().ok()?)))
+        })
+        .collect();
+    named.dedup();
+    named
+}
+
+/// Writes everything the proxy was told, and what it has lived through, as JSON.
+fn dump(listeners: Vec<(String, SocketAddr)>) -> impl Fn(&Snapshot) -> String {
+    move |snapshot| {
+        let dump = Dump::new(snapshot, &listeners, clock::millis());
+        serde_json::to_string(&dump).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
+    }
+}
+
+impl Sidecar {
+    /// What starts a drain: a signal, or `POST /drain`.
+    pub(crate) fn trigger(&self) -> &Trigger {
+        &self.drain
+    }
+
+    /// How long a drain may take, by the settings of now.
+    pub(crate) fn drain_deadline(&self) -> Duration {
+        self.snapshots.borrow().settings.drain_deadline
+    }
+
+    /// Resolves when the data path has ended, after a drain.
+    pub(crate) async fn ended(&mut self) {
+        self.proxy.ended().await;
+    }
+
+    /// Ends everything else when the data path has ended, the access log last.
+    pub(crate) fn finish(self) -> Result<()> {
+        self.proxy.join();
+        self.servers.stop()?;
+        drop(self.discovery);
+        if let Some(lines) = self.lines
+            && !lines.finish(LOG_TIME)
+        {
+            tracing::warn!("the end of the access log was not written: its reader does not read");
+        }
+        Ok(())
+    }
+}

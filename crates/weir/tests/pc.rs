@@ -1,0 +1,142 @@
+//! `weir pc` as a user runs it, against admin sockets that answer a dump.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are not tests to the lint")]
+
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::process::{Command, Output};
+use std::sync::Arc;
+use std::thread;
+
+use model::{Update, Workload};
+use registry::{Dump, Table};
+
+/// The directory of the sockets, under an `XDG_RUNTIME_DIR` of its own.
+struct Runtime(tempfile::TempDir);
+
+impl Runtime {
+    fn new() -> Self {
+        let runtime = tempfile::tempdir().unwrap();
+        let directory = runtime.path().join("weir");
+        std::fs::create_dir(&directory).unwrap();
+        std::fs::set_permissions(&directory, PermissionsExt::from_mode(0o700)).unwrap();
+        Self(runtime)
+    }
+
+    /// A proxy of this process id, which answers one request after the other.
+    fn proxy(&self, id: &str, own: &str) {
+        let listener = UnixListener::bind(self.0.path().join(format!("weir/{id}.sock"))).unwrap();
+        let dump = dump(own);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                let mut stream = stream.unwrap();
+                let mut request = Vec::new();
+                while !request.ends_with(b"\r\n\r\n") {
+                    let mut byte = [0];
+                    stream.read_exact(&mut byte).unwrap();
+                    request.push(byte[0]);
+                }
+                assert!(request.starts_with(b"GET /config_dump HTTP/1.1\r\n"));
+                let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", dump.len());
+                stream.write_all((head + &dump).as_bytes()).unwrap();
+            }
+        });
+    }
+
+    fn pc(&self, arguments: &[&str]) -> (bool, String, String) {
+        told(
+            &Command::new(env!("CARGO_BIN_EXE_weir"))
+                .arg("pc")
+                .args(arguments)
+                .env("XDG_RUNTIME_DIR", self.0.path())
+                .output()
+                .unwrap(),
+        )
+    }
+}
+
+fn told(output: &Output) -> (bool, String, String) {
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    (
+        output.status.success(),
+        text(&output.stdout),
+        text(&output.stderr),
+    )
+}
+
+/// The dump of a proxy whose pod is all that it knows.
+fn dump(own: &str) -> String {
+    let name: model::ObjectName = own.parse().unwrap();
+    let mut table = Table::new(Some(name.clone()));
+    table.apply(Update::Workload(Box::new(Workload {
+        name,
+        uid: Arc::default(),
+        addresses: vec!["10.1.0.1".parse().unwrap()],
+        service_account: "default".into(),
+        node: Arc::default(),
+        ready: true,
+    })));
+    serde_json::to_string(&Dump::new(&table.snapshot(), &[], 0)).unwrap()
+}
+
+#[test]
+fn the_only_proxy_is_found_and_one_of_several_is_named() {
+    let runtime = Runtime::new();
+    // What a killed proxy left behind.
+    drop(UnixListener::bind(runtime.0.path().join("weir/7.sock")).unwrap());
+    runtime.proxy("41", "a/one");
+    let (ok, out, _) = runtime.pc(&["workloads"]);
+    assert!(ok);
+    assert_eq!(
+        out,
+        "NAMESPACE   POD NAME   ADDRESS    NODE   READY\na           one        10.1.0.1   -      true\n"
+    );
+
+    runtime.proxy("42", "b/two");
+    let (ok, _, err) = runtime.pc(&["clusters"]);
+    assert!(!ok);
+    assert!(
+        err.contains("2 proxies run here; say which:\n  --proxy 41       a/one\n  --proxy 42       b/two"),
+        "{err}"
+    );
+    let (ok, out, _) = runtime.pc(&["w", "--proxy", "42"]);
+    assert!(ok && out.contains("two"), "{out}");
+    let socket = runtime.0.path().join("weir/41.sock");
+    let (ok, out, _) = runtime.pc(&["w", "--proxy", socket.to_str().unwrap()]);
+    assert!(ok && out.contains("one"), "{out}");
+    let (ok, _, err) = runtime.pc(&["w", "--proxy", "nobody"]);
+    assert!(
+        !ok && err.contains("--proxy nobody is no process id, no socket file and no HOST:PORT"),
+        "{err}"
+    );
+    let (ok, _, err) = runtime.pc(&["w", "--proxy", "7"]);
+    assert!(!ok && err.contains("cannot ask the proxy 7"), "{err}");
+}
+
+#[test]
+fn a_saved_dump_is_read_and_what_is_none_is_refused() {
+    let runtime = Runtime::new();
+    runtime.proxy("41", "a/one");
+    let (ok, saved, _) = runtime.pc(&["dump"]);
+    assert!(ok);
+    let file = runtime.0.path().join("dump.json");
+    std::fs::write(&file, &saved).unwrap();
+    let from_file = |what: &str| runtime.pc(&[what, "--file", file.to_str().unwrap(), "-o", "json"]);
+    let (ok, out, _) = from_file("clusters");
+    let rows: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert!(ok && rows.as_array().unwrap().len() == 3, "{out}");
+    let (ok, out, err) = runtime.pc(&["endpoints", "-f", file.to_str().unwrap()]);
+    assert!(
+        ok && out == "ENDPOINT   STATUS   OUTLIER CHECK   CLUSTER\n" && err.contains("nothing matches"),
+        "{out}{err}"
+    );
+    std::fs::write(&file, "{}").unwrap();
+    let (ok, _, err) = from_file("clusters");
+    assert!(
+        !ok && err.contains("not a dump of a proxy of this version"),
+        "{err}"
+    );
+    let (ok, _, err) = runtime.pc(&["l", "--file", "/nowhere"]);
+    assert!(!ok && err.contains("cannot read the dump /nowhere"), "{err}");
+}
