@@ -1,0 +1,7 @@
+//! The rules of `weir init` and `weir run` against the kernel, and the command itself.
+
+mod command;
+mod contained;
+mod packets;
+mod replace;
+mod roundtrip;

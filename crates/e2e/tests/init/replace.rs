@@ -1,0 +1,149 @@
+//! Rules replaced by others, again and again: each time the kernel holds exactly what was planned, and in
+//! between no connection finds a gap.
+
+use std::net::TcpListener;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use anyhow::{Context, Result, anyhow, ensure};
+use e2e::Net;
+use netsys::netns::Netns;
+use netsys::rules::{Backend, Session};
+use proptest::prelude::*;
+use proptest::strategy::ValueTree;
+use proptest::test_runner::TestRunner;
+use rules::{Flags, plan};
+
+const BACKENDS: [Backend; 2] = [Backend::IptablesNft, Backend::IptablesLegacy];
+
+fn install(flags: &Flags, backend: Backend) -> Result<bool> {
+    let intent = flags.intent().map_err(|mistakes| anyhow!("{mistakes:?}"))?;
+    let session = Session::open(Some(backend))?;
+    let plan = plan(&intent, &session.facts()?).map_err(|mistakes| anyhow!("{mistakes:?}"))?;
+    Ok(session.install(&plan)?.changed)
+}
+
+fn sidecar(excluded_ports: &str) -> Flags {
+    Flags {
+        sidecar: true,
+        outbound_exclude_ports: Some(excluded_ports.to_owned()),
+        ..Flags::default()
+    }
+}
+
+#[test]
+fn no_connection_finds_a_gap_while_rules_are_replaced() -> Result<()> {
+    for backend in BACKENDS {
+        let net = Net::create()?;
+        let pod = net.pod("client")?;
+        pod.widen()?;
+        pod.within(|| install(&sidecar(""), backend))??;
+        let proxy = pod.within(|| TcpListener::bind("0.0.0.0:15001"))??;
+        // Ends with the test's process.
+        thread::spawn(move || proxy.incoming().for_each(drop));
+
+        let done = AtomicBool::new(false);
+        let connections = thread::scope(|scope| -> Result<u32> {
+            let client = scope.spawn(|| {
+                pod.within(|| -> Result<u32> {
+                    let mut connections = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        // Nobody has this address: only a captured connection comes about.
+                        std::net::TcpStream::connect("192.0.2.1:80").with_context(|| {
+                            format!("{backend}: connection {connections} escaped or was refused")
+                        })?;
+                        connections += 1;
+                    }
+                    Ok(connections)
+                })?
+            });
+            let replaced = (0..60).try_for_each(|round| {
+                let ports = ["22", "22,23", ""][round % 3];
+                let changed = pod.within(|| install(&sidecar(ports), backend))??;
+                ensure!(changed, "round {round} replaced nothing");
+                Ok(())
+            });
+            done.store(true, Ordering::Relaxed);
+            let connections = client.join().map_err(|_| anyhow!("the client panicked"))?;
+            replaced.and(connections)
+        })?;
+        println!("{backend}: {connections} connections while 60 rule sets were replaced");
+        assert!(connections > 0);
+    }
+    Ok(())
+}
+
+fn some(of: &'static [&'static str]) -> impl Strategy<Value = Option<String>> {
+    prop::option::of(prop::sample::subsequence(of, 0..=of.len()).prop_map(|items| items.join(",")))
+}
+
+fn flags() -> impl Strategy<Value = Flags> {
+    const PORTS: &[&str] = &["22", "80", "8080", "15008", "65535"];
+    const NETS: &[&str] = &[
+        "10.0.0.0/8",
+        "10.1.2.3",
+        "0.0.0.0/0",
+        "127.0.0.0/8",
+        "fd00::/8",
+        "::/0",
+        "2001:db8::1",
+    ];
+    const IDS: &[&str] = &["0", "1337", "4294967294"];
+    const MARKS: &[&str] = &["0x539", "0x1/0xff", "0"];
+    (
+        any::<bool>(),
+        (some(IDS), some(IDS), some(MARKS)),
+        (some(NETS), some(NETS), some(PORTS), some(PORTS)),
+        (some(PORTS), some(PORTS)),
+    )
+        .prop_map(
+            |(
+                sidecar,
+                (uid, gid, mark),
+                (cidrs, exclude, ports, exclude_ports),
+                (inbound, exclude_inbound),
+            )| Flags {
+                sidecar,
+                proxy_uid: uid,
+                proxy_gid: gid,
+                proxy_mark: mark,
+                outbound_cidrs: cidrs,
+                outbound_exclude_cidrs: exclude,
+                outbound_ports: ports,
+                outbound_exclude_ports: exclude_ports,
+                inbound_ports: inbound,
+                inbound_exclude_ports: exclude_inbound,
+                ..Flags::default()
+            },
+        )
+}
+
+/// `install` itself compares a dump with the plan after it has written, and fails where they differ; asked
+/// again, it finds nothing to do.
+#[test]
+fn any_rule_set_after_any_other_is_held_as_planned() -> Result<()> {
+    let mut random = TestRunner::deterministic();
+    for backend in BACKENDS {
+        let netns = Netns::create()?;
+        for _ in 0..60 {
+            let flags = flags()
+                .new_tree(&mut random)
+                .map_err(|why| anyhow!("{why}"))?
+                .current();
+            netns.run(|| -> Result<()> {
+                install(&flags, backend).with_context(|| format!("{backend}: {flags:?}"))?;
+                ensure!(
+                    !install(&flags, backend)?,
+                    "{backend}: {flags:?} was written twice"
+                );
+                Ok(())
+            })??;
+        }
+        netns.run(|| -> Result<()> {
+            Session::open(None)?.remove()?;
+            ensure!(!Session::open(None)?.has_rules(), "something is left");
+            Ok(())
+        })??;
+    }
+    Ok(())
+}

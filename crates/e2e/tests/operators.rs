@@ -1,0 +1,238 @@
+//! What operators rely on: health tells the truth, metrics are there, admin changes nothing for a web page
+//! or a stray request, and SIGTERM drains.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::{Mesh, Pod, RunAs, eventually, mesh, servers};
+use model::ports::{ADMIN, HEALTH, METRICS};
+use rustix::process::Signal;
+
+/// Asks with curl, as root inside; gives the status and the body.
+fn ask(pod: &Pod, arguments: &[&str]) -> Result<(u16, String)> {
+    let mut all = vec!["-s", "-w", "\n%{http_code}"];
+    all.extend(arguments);
+    let said = pod.run("curl", all)?.text();
+    let (body, status) = said.rsplit_once('\n').context("no status")?;
+    Ok((status.parse()?, body.to_owned()))
+}
+
+#[test]
+fn admin_changes_nothing_for_a_page_or_a_stray_request() -> Result<()> {
+    let mesh = Mesh::create()?;
+    let (client, mut sidecar) = mesh.client()?;
+    let drain = format!("http://127.0.0.1:{ADMIN}/drain");
+    let refused: [(&[&str], u16); 5] = [
+        (&[&drain], 405),
+        (&["-X", "POST", "-H", "Host: example.com", &drain], 403),
+        (
+            &["-X", "POST", "-H", "Origin: http://127.0.0.1:15000", &drain],
+            403,
+        ),
+        (&["-X", "PUT", &drain], 405),
+        (&["-H", "Host: rebound.example", &drain], 403),
+    ];
+    for (arguments, wanted) in refused {
+        let (status, body) = ask(&client, arguments)?;
+        assert_eq!(status, wanted, "{arguments:?}: {body}");
+    }
+    let elsewhere = format!("http://{}:{ADMIN}/", client.v4);
+    assert!(
+        ask(&client, &[&elsewhere]).is_err(),
+        "admin listens beyond loopback"
+    );
+
+    let logging = format!("http://localhost:{ADMIN}/logging");
+    assert_eq!(ask(&client, &[&logging])?, (200, "info\n".to_owned()));
+    assert_eq!(
+        ask(&client, &["-X", "POST", &format!("{logging}?level=proxy=debug")])?.0,
+        200
+    );
+    assert_eq!(ask(&client, &[&logging])?, (200, "proxy=debug\n".to_owned()));
+    let (status, body) = ask(&client, &["-X", "POST", &format!("{logging}?level=loud=er")])?;
+    assert!(status == 400 && body.contains("write a level"), "{status} {body}");
+
+    let (status, body) = ask(&client, &[&format!("http://localhost:{ADMIN}/config_dump")])?;
+    assert_eq!(status, 200);
+    assert!(body.starts_with('{'), "{body}");
+    let (_, listeners) = ask(&client, &[&format!("http://localhost:{ADMIN}/listeners")])?;
+    assert!(
+        listeners.contains("0.0.0.0:15001") && listeners.contains("[::]:15006"),
+        "{listeners}"
+    );
+    assert!(sidecar.proxy.ended().is_none());
+    Ok(())
+}
+
+#[test]
+fn a_drain_by_admin_ends_the_proxy() -> Result<()> {
+    let mesh = Mesh::create()?;
+    let (client, mut sidecar) = mesh.client()?;
+    let (status, body) = ask(
+        &client,
+        &["-X", "POST", &format!("http://127.0.0.1:{ADMIN}/drain")],
+    )?;
+    assert!(status == 200 && body.starts_with("draining"), "{status} {body}");
+    assert!(sidecar.proxy.wait()?.success(), "{}", sidecar.proxy.said());
+    Ok(())
+}
+
+#[test]
+fn metrics_and_health_answer_on_every_address() -> Result<()> {
+    let mesh = Mesh::create()?;
+    let server = mesh.pod("server", "web")?;
+    let dir = tempfile::tempdir()?;
+    let _nginx = servers::nginx(&server, dir.path(), 8080, "location / { return 200 hello; }")?;
+    let vips = mesh.service(
+        "web",
+        1,
+        &[e2e::manifests::Port::new("http", 80, 8080)],
+        &[&server],
+    )?;
+    let (client, _sidecar) = mesh.client()?;
+    for address in mesh::at(vips, 80) {
+        let got = client.run_as(RunAs::Application, "curl", ["-sf", &format!("http://{address}/")])?;
+        assert_eq!(got.text(), "hello");
+    }
+    for address in client.at(HEALTH) {
+        assert_eq!(
+            ask(&server, &[&format!("http://{address}/healthz/ready")])?,
+            (200, "ready\n".to_owned())
+        );
+        assert_eq!(ask(&server, &[&format!("http://{address}/healthz/live")])?.0, 200);
+    }
+    for address in client.at(METRICS) {
+        let text = ask(&server, &[&format!("http://{address}/metrics")])?.1;
+        assert!(text.ends_with("# EOF\n"), "{text}");
+        let opened = text.lines().find(|line| {
+            line.starts_with(
+                "weir_connections_opened_total{direction=\"outbound\",cluster=\"outbound|80||web.",
+            )
+        });
+        ensure!(opened.is_some_and(|line| line.ends_with(" 2")), "{text}");
+        ensure!(text.contains("weir_build_info{version=\""), "{text}");
+    }
+    Ok(())
+}
+
+#[test]
+fn sigterm_lets_what_is_under_way_finish_and_still_accepts() -> Result<()> {
+    let mesh = Mesh::create()?;
+    let server = mesh.pod("server", "web")?;
+    let vips = mesh.service(
+        "web",
+        1,
+        &[e2e::manifests::Port::new("tcp-echo", 80, 8080)],
+        &[&server],
+    )?;
+    let _echo = server.start(
+        RunAs::Root,
+        "socat",
+        ["TCP4-LISTEN:8080,fork,reuseaddr", "EXEC:cat"],
+    )?;
+    server.wait_listening(8080)?;
+    let (client, mut sidecar) = mesh.client()?;
+    let [vip, _] = mesh::at(vips, 80);
+
+    let echo = |stream: &mut TcpStream, text: &str| -> Result<()> {
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.write_all(text.as_bytes())?;
+        let mut line = String::new();
+        BufReader::new(&mut *stream).read_line(&mut line)?;
+        ensure!(line == text, "{line:?}");
+        Ok(())
+    };
+    let mut early = client.dial(vip)?;
+    echo(&mut early, "before\n")?;
+    sidecar.proxy.signal(Signal::TERM)?;
+    eventually("health to say that it drains", || {
+        let answer = ask(&client, &[&format!("http://127.0.0.1:{HEALTH}/healthz/ready")]).ok()?;
+        (answer == (503, "draining\n".to_owned())).then_some(())
+    })?;
+    echo(&mut early, "during\n")?;
+    let mut late = client.dial(vip)?;
+    echo(&mut late, "late\n")?;
+    assert!(sidecar.proxy.ended().is_none(), "{}", sidecar.proxy.said());
+
+    drop(late);
+    early.shutdown(std::net::Shutdown::Write)?;
+    let mut rest = Vec::new();
+    early.read_to_end(&mut rest)?;
+    drop(early);
+    assert!(sidecar.proxy.wait()?.success(), "{}", sidecar.proxy.said());
+    Ok(())
+}
+
+#[test]
+fn a_second_proxy_says_that_the_first_is_there() -> Result<()> {
+    let mesh = Mesh::create()?;
+    let (client, _sidecar) = mesh.client()?;
+    let binary = e2e::weir::binary()?;
+    let folder = mesh.manifests.path().to_string_lossy().into_owned();
+    let second = client.try_run(
+        RunAs::Proxy,
+        &binary.to_string_lossy(),
+        ["proxy", "--manifests", &folder],
+    )?;
+    assert!(!second.status.success());
+    assert!(
+        second.errors().contains("is another proxy running"),
+        "{}",
+        second.errors()
+    );
+    Ok(())
+}
+
+#[test]
+fn without_a_folder_it_says_so() -> Result<()> {
+    let mesh = Mesh::create()?;
+    let pod = mesh.pod("alone", "alone")?;
+    let binary = e2e::weir::binary()?;
+    let failed = pod.try_run(
+        RunAs::Proxy,
+        &binary.to_string_lossy(),
+        ["proxy", "--manifests", "/nonexistent/mesh"],
+    )?;
+    assert!(!failed.status.success());
+    assert!(
+        failed.errors().contains("/nonexistent/mesh"),
+        "{}",
+        failed.errors()
+    );
+    Ok(())
+}
+
+#[test]
+fn a_drain_tells_keep_alive_clients_to_close() -> Result<()> {
+    let mesh = Mesh::create()?;
+    let server = mesh.pod("server", "web")?;
+    let dir = tempfile::tempdir()?;
+    let _nginx = servers::nginx(&server, dir.path(), 8080, "location / { return 200 hello; }")?;
+    let vips = mesh.service(
+        "web",
+        1,
+        &[e2e::manifests::Port::new("http", 80, 8080)],
+        &[&server],
+    )?;
+    let (client, mut sidecar) = mesh.client()?;
+    let [vip, _] = mesh::at(vips, 80);
+    let mut kept = e2e::http::Client::connect(&client, vip)?;
+    let answer = kept
+        .get("web", "/")
+        .map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
+    assert_eq!((answer.status, answer.header("connection")), (200, None));
+
+    sidecar.proxy.signal(Signal::TERM)?;
+    eventually("health to say that it drains", || {
+        let answer = ask(&client, &[&format!("http://127.0.0.1:{HEALTH}/healthz/ready")]).ok()?;
+        (answer.0 == 503).then_some(())
+    })?;
+    // It had no request under way when the drain began: it is closed, or told to close by its next answer.
+    if let Ok(answer) = kept.get("web", "/") {
+        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    }
+    assert!(sidecar.proxy.wait()?.success(), "{}", sidecar.proxy.said());
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! Names: those of the mesh resolve, others as outside.
+
+use std::net::UdpSocket;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use std::{fs, thread};
+
+use anyhow::Result;
+use e2e::RunAs;
+
+use crate::{BOTH, Laptop};
+
+#[test]
+fn services_resolve_by_every_name() -> Result<()> {
+    let laptop = Laptop::create()?;
+    laptop.mesh.manifests.write(
+        "pods.yaml",
+        "apiVersion: v1\nkind: Service\nmetadata: {name: pods, namespace: mesh}\n\
+         spec: {clusterIP: None, ports: [{name: http, port: 8080}]}\n---\n\
+         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
+         metadata: {name: pods-1, namespace: mesh, labels: {kubernetes.io/service-name: pods}}\n\
+         ports: [{name: http, port: 8080, protocol: TCP}]\n\
+         endpoints:\n- {addresses: [10.77.0.2], hostname: pods-0, conditions: {ready: true}}\n\
+         - {addresses: [10.77.0.3], hostname: pods-1, conditions: {ready: true}}\n",
+    )?;
+    let look_up = "for name; do getent ahostsv4 $name | sed -n 's/ *STREAM.*//p' | tr '\\n' ' '; done";
+    for who in BOTH {
+        let names = [
+            "web",
+            "web.mesh",
+            "web.mesh.svc",
+            "web.mesh.svc.cluster.local",
+            "pods.mesh",
+            "pods-1.pods.mesh",
+        ];
+        let command = [&["sh", "-c", look_up, "sh"], &names[..]].concat();
+        let finished = laptop.run(who, &command)?;
+        assert_eq!(
+            finished.text(),
+            "10.96.0.1 10.96.0.1 10.96.0.1 10.96.0.1 10.77.0.2 10.77.0.3 10.77.0.3 ",
+            "{finished:?}"
+        );
+        let six = laptop.run(who, &["getent", "ahostsv6", "web.mesh"])?;
+        assert!(six.text().starts_with("fd00:96::1 "), "{six:?}");
+    }
+    // Any server asked, by UDP and by TCP; and clients that read no hosts file.
+    for transport in ["+notcp", "+tcp"] {
+        let dig = laptop.run(
+            RunAs::Application,
+            &["dig", "+short", transport, "@192.0.2.1", "web.mesh", "AAAA"],
+        )?;
+        assert_eq!(dig.text(), "fd00:96::1\n", "{dig:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_new_service_resolves_while_the_command_runs() -> Result<()> {
+    let laptop = Laptop::create()?;
+    let file = laptop.mesh.manifests.path().join("late.yaml");
+    let program = laptop.start(
+        RunAs::Application,
+        &[
+            "sh",
+            "-c",
+            "echo ready; until getent ahostsv4 late.mesh; do sleep 0.05; done",
+        ],
+    )?;
+    e2e::eventually("the command", || program.said().contains("ready").then_some(()))?;
+    fs::write(
+        file,
+        "apiVersion: v1\nkind: Service\nmetadata: {name: late, namespace: mesh}\nspec: {clusterIP: 10.96.0.9, ports: [{port: 80}]}\n",
+    )?;
+    e2e::eventually("the new name", || {
+        program.said().contains("10.96.0.9").then_some(())
+    })
+}
+
+#[test]
+fn other_names_are_asked_of_the_callers_resolvers_as_they_came() -> Result<()> {
+    let laptop = Laptop::create()?;
+    let resolver = laptop.mesh.net.pod("resolver")?;
+    let resolv_conf = laptop.shared.path().join("resolv.conf");
+    fs::write(&resolv_conf, format!("nameserver {}\n", resolver.v4))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    let server = resolver.within(|| {
+        let socket = UdpSocket::bind("0.0.0.0:53").unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let stop = Arc::clone(&stop);
+        thread::spawn(move || answer_all(&socket, &stop))
+    })?;
+    // dig asks with an option that our own answers would not carry back.
+    let script = format!(
+        "mount --bind {} /etc/resolv.conf && exec {} run --manifests {} -- dig +nsid +norecurse other.example TXT",
+        resolv_conf.display(),
+        laptop.weir.display(),
+        laptop.mesh.manifests.path().display()
+    );
+    let dig = laptop
+        .pod
+        .try_run(RunAs::Root, "unshare", ["-m", "sh", "-c", &script])?;
+    stop.store(true, Ordering::Relaxed);
+    let asked = server.join().unwrap();
+    assert!(dig.text().contains("status: NXDOMAIN"), "{dig:?}");
+    assert_eq!(asked.len(), 1, "asked once");
+    let has = |needle: &[u8]| asked[0].windows(needle.len()).any(|window| window == needle);
+    assert!(
+        has(b"\x05other\x07example\0") && has(&[0, 3, 0, 0]),
+        "the query with its NSID option: {asked:?}"
+    );
+    assert_eq!(asked[0][2] & 1, 0, "recursion was not desired");
+    Ok(())
+}
+
+/// Answers "no such name" to everything, and gives back what was asked.
+fn answer_all(socket: &UdpSocket, stop: &AtomicBool) -> Vec<Vec<u8>> {
+    let mut asked = vec![];
+    let mut buffer = [0; 2000];
+    while !stop.load(Ordering::Relaxed) {
+        let Ok((length, client)) = socket.recv_from(&mut buffer) else {
+            continue;
+        };
+        let query = buffer[..length].to_vec();
+        let mut answer = query.clone();
+        answer[2] |= 0x80;
+        answer[3] = 3;
+        socket.send_to(&answer, client).unwrap();
+        asked.push(query);
+    }
+    asked
+}
