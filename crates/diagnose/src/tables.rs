@@ -7,6 +7,7 @@ mod clusters;
 mod endpoints;
 mod layout;
 mod listeners;
+mod problems;
 mod routes;
 mod services;
 mod settings;
@@ -18,6 +19,7 @@ use serde::Serialize;
 pub use clusters::{ClusterFilter, ClusterRow, clusters};
 pub use endpoints::{EndpointFilter, EndpointRow, Status, endpoints};
 pub use listeners::{ListenerFilter, ListenerKind, ListenerRow, listeners};
+pub use problems::{problems, problems_hint, problems_left_out};
 pub use routes::{RouteFilter, RouteRow, routes};
 pub use services::{services, workloads};
 pub use settings::{SettingRow, settings};
@@ -28,6 +30,8 @@ pub trait Row: Serialize {
     const COLUMNS: &'static [&'static str];
     /// Columns that are always shown.
     const NARROW: usize = Self::COLUMNS.len();
+    /// Whether the last column is wrapped and not cut where the terminal is too narrow: it is prose.
+    const WRAPS_LAST: bool = false;
 
     /// A cell for each column.
     fn cells(&self) -> Vec<String>;
@@ -53,7 +57,16 @@ pub fn as_table<R: Row>(rows: &[R], shape: Shape) -> String {
     let cells = rows
         .iter()
         .map(|row| row.cells().into_iter().take(count).collect());
-    layout::lines(&R::COLUMNS[..count], cells.collect(), shape.terminal)
+    let width = shape.terminal;
+    layout::lines(&R::COLUMNS[..count], cells.collect(), width, R::WRAPS_LAST)
+}
+
+/// The rows as YAML: the same values as [`as_json`].
+///
+/// # Errors
+/// Where a row cannot be written as YAML.
+pub fn as_yaml<R: Row>(rows: &[R]) -> Result<String, serde_saphyr::ser::Error> {
+    serde_saphyr::to_string(&rows)
 }
 
 /// The rows as JSON.

@@ -18,9 +18,9 @@ use std::sync::Arc;
 use model::{Endpoint, ObjectName, Service, ServiceKind, TargetPort, Update};
 
 use crate::parse::{Family, Key, Kind, Object, Parsed, PodObject, ServiceObject};
-use crate::problem::{Place, Problem, Severity};
 use checks::Mismatch;
 use labels::Labels;
+use model::problem::{Place, Problem, Severity};
 use virtual_addresses::VirtualAddresses;
 
 /// All objects of all files.

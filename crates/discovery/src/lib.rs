@@ -9,10 +9,9 @@ mod folder;
 pub mod manifests;
 pub mod nearest;
 pub mod parse;
-pub mod problem;
 mod watch;
 
 pub use catalog::Catalog;
 pub use manifests::{Error, Handle, start_manifests};
+pub use model::problem::{Place, Problem, Severity};
 pub use parse::{Parsed, parse};
-pub use problem::{Place, Problem, Severity};

@@ -17,8 +17,8 @@ use tokio::sync::watch;
 
 use crate::catalog::Catalog;
 use crate::folder::{Folder, Look, SETTLE};
-use crate::problem::{Problem, Severity};
 use crate::watch::{Heard, Watch};
+use model::problem::{Place, Problem, Severity};
 
 /// How often the folder is looked at although nothing was heard: links may lead to files elsewhere, and
 /// network file systems tell nothing.
@@ -69,6 +69,12 @@ impl Handle {
     #[must_use]
     pub fn problems(&self) -> Arc<[Problem]> {
         Arc::clone(&self.problems.borrow())
+    }
+
+    /// The same, as it changes.
+    #[must_use]
+    pub fn watch_problems(&self) -> watch::Receiver<Arc<[Problem]>> {
+        self.problems.clone()
     }
 }
 
@@ -121,8 +127,8 @@ struct Source {
     table: Table,
     snapshots: watch::Sender<Arc<Snapshot>>,
     problems: watch::Sender<Arc<[Problem]>>,
-    /// Whether the folder was there at the last look.
-    is_there: bool,
+    /// Why the folder could not be read at the last look, if so.
+    away: Option<String>,
 }
 
 impl Source {
@@ -134,13 +140,17 @@ impl Source {
             snapshots: watch::Sender::new(table.snapshot()),
             table,
             problems: watch::Sender::new(Arc::default()),
-            is_there: true,
+            away: None,
         }
     }
 
     /// Brings everything up to the folder.
     fn look(&mut self, watch: Option<&Watch>) -> io::Result<Look> {
         let look = self.folder.look(&mut self.catalog, watch)?;
+        if self.away.take().is_some() {
+            tracing::info!("the manifests folder {} is back", self.folder.path().display());
+            self.tell_problems();
+        }
         if look.changed {
             let updates = self.catalog.updates();
             let mut changed = Changed::No;
@@ -166,7 +176,14 @@ impl Source {
 
     /// Logs what is new; what was said already is not said again.
     fn tell_problems(&self) {
-        let now = self.catalog.problems();
+        let mut now = self.catalog.problems();
+        now.extend(self.away.as_ref().map(|error| Problem {
+            file: self.folder.path().to_string_lossy().into(),
+            place: Place::default(),
+            field: String::new(),
+            severity: Severity::Error,
+            message: format!("the manifests folder cannot be read: {error}; what it held stays in force"),
+        }));
         let before = self.problems.borrow().clone();
         let said: BTreeSet<&Problem> = before.iter().collect();
         for problem in now.iter().filter(|problem| !said.contains(problem)) {
@@ -217,19 +234,10 @@ impl Source {
     /// Looks, and says once if there is nothing to look at. Answers when to look again.
     fn look_or_say(&mut self, watch: &Watch) -> Duration {
         match self.look(Some(watch)) {
-            Ok(look) => {
-                if !std::mem::replace(&mut self.is_there, true) {
-                    tracing::info!("the manifests folder {} is back", self.folder.path().display());
-                }
-                look.again_in.unwrap_or(LOOK_EVERY)
-            }
+            Ok(look) => look.again_in.unwrap_or(LOOK_EVERY),
             Err(error) => {
-                if std::mem::replace(&mut self.is_there, false) {
-                    tracing::error!(
-                        "cannot read the manifests folder {}: {error}; what it held stays in force",
-                        self.folder.path().display()
-                    );
-                }
+                self.away = Some(error.to_string());
+                self.tell_problems();
                 LOOK_EVERY
             }
         }

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use model::{ObjectName, Settings};
 use serde_json::Value;
 
-use crate::problem::{Place, Problem, Severity};
+use model::problem::{Place, Problem, Severity};
 use node::Node;
 
 pub use endpoints::EndpointsObject;

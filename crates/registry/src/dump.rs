@@ -1,18 +1,22 @@
 //! Everything a proxy was told, and what its endpoints have lived through, as plain values. The admin
 //! serves it as JSON at `GET /config_dump`; `weir pc` makes its tables of it, on line or from a file.
 
+mod problems;
+
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use model::settings::Policy;
 use model::{
-    ClusterName, Condition, Direction, KnownBy, ObjectName, Protocol, ServiceKind, SessionAffinity, Settings,
-    Workload,
+    ClusterName, Condition, Direction, KnownBy, ObjectName, Problem, Protocol, ServiceKind, SessionAffinity,
+    Settings, Workload,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::cluster::{Cluster, Target};
 use crate::snapshot::Snapshot;
+
+pub use problems::{MOST_LISTED, ProblemsDump};
 
 /// A whole proxy at one instant.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
@@ -31,6 +35,9 @@ pub struct Dump {
     pub services: Vec<ServiceDump>,
     /// Workloads by name.
     pub workloads: Vec<Workload>,
+    /// What is wrong with the manifests.
+    #[serde(default)]
+    pub problems: ProblemsDump,
 }
 
 /// A capture listener.
@@ -119,9 +126,14 @@ pub struct EndpointDump {
 
 impl Dump {
     /// A proxy at the instant `now` (milliseconds on the clock of [`Cluster::pick`]) with its capture
-    /// listeners.
+    /// listeners, and what is wrong with its manifests.
     #[must_use]
-    pub fn new(snapshot: &Snapshot, listeners: &[(String, SocketAddr)], now: u64) -> Self {
+    pub fn new(
+        snapshot: &Snapshot,
+        listeners: &[(String, SocketAddr)],
+        problems: &[Problem],
+        now: u64,
+    ) -> Self {
         let listeners = listeners.iter().map(|(name, address)| ListenerDump {
             name: name.clone(),
             address: *address,
@@ -153,6 +165,7 @@ impl Dump {
                 .collect(),
             services,
             workloads,
+            problems: ProblemsDump::new(problems),
         }
     }
 }
@@ -261,7 +274,7 @@ mod tests {
             "outbound".to_owned(),
             "0.0.0.0:15001".parse().expect("an address"),
         )];
-        let dump = Dump::new(&snapshot, &listeners, 1_005);
+        let dump = Dump::new(&snapshot, &listeners, &[], 1_005);
         let json = serde_json::to_string(&dump).expect("JSON");
         assert_eq!(serde_json::from_str::<Dump>(&json).expect("a dump"), dump);
 

@@ -1,6 +1,8 @@
 //! The servers for operators, on a control thread of their own: metrics (15020), health (15021), admin
 //! (15000 on loopback, and a socket file). Comes in: where they listen, and what they show and steer.
 
+mod gauges;
+
 use std::fmt::Write;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -10,10 +12,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use model::ports;
+use model::{Problem, ports};
 use registry::Snapshot;
 use runtime::drain::Trigger;
-use runtime::metrics::{self, Counter, Gauge, Metrics};
+use runtime::metrics::{self, Counter, Metrics};
 use runtime::ready::Readiness;
 use runtime::server::{Listener, Reply, Routes, Socket, serve};
 use runtime::telemetry::Level;
@@ -22,6 +24,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::version;
+use gauges::{ProblemGauges, SnapshotGauges};
 
 /// Where the servers listen. The sockets may belong to another network namespace.
 #[derive(Debug, Default)]
@@ -41,11 +44,16 @@ pub(crate) struct Shown {
     pub(crate) drain: Trigger,
     pub(crate) level: Level,
     pub(crate) snapshots: watch::Receiver<Arc<Snapshot>>,
-    /// Writes `GET /config_dump`: JSON.
-    pub(crate) dump: Box<dyn Fn(&Snapshot) -> String + Send>,
+    /// What is wrong with the manifests.
+    pub(crate) problems: watch::Receiver<Arc<[Problem]>>,
+    /// Writes `GET /config_dump`.
+    pub(crate) dump: Dumper,
     /// Names and addresses of the capture listeners.
     pub(crate) listeners: Vec<(String, SocketAddr)>,
 }
+
+/// Writes everything a proxy was told, and what is wrong with it, as JSON.
+pub(crate) type Dumper = Box<dyn Fn(&Snapshot, &[Problem]) -> String + Send>;
 
 /// The running servers.
 #[derive(Debug)]
@@ -136,13 +144,18 @@ impl Servers {
 }
 
 fn put_together(places: Places, shown: Shown) -> Result<Vec<(Listener, Rc<Routes>)>> {
-    let metrics = Rc::new(metrics_routes(shown.metrics, shown.snapshots.clone()));
+    let metrics = Rc::new(metrics_routes(
+        shown.metrics,
+        shown.snapshots.clone(),
+        shown.problems.clone(),
+    ));
     let health = Rc::new(health_routes(shown.readiness, shown.drain.clone()));
     let socket = places.socket.as_deref().map(Socket::bind).transpose()?;
     let admin = Rc::new(admin_routes(
         shown.drain,
         shown.level,
         shown.snapshots,
+        shown.problems,
         shown.dump,
         shown.listeners,
     ));
@@ -164,10 +177,16 @@ fn put_together(places: Places, shown: Shown) -> Result<Vec<(Listener, Rc<Routes
     Ok(all)
 }
 
-pub(crate) fn metrics_routes(metrics: Metrics, snapshots: watch::Receiver<Arc<Snapshot>>) -> Routes {
-    let gauges = Rc::new(SnapshotGauges::new(&metrics));
+pub(crate) fn metrics_routes(
+    metrics: Metrics,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+    problems: watch::Receiver<Arc<[Problem]>>,
+) -> Routes {
+    let of_snapshot = Rc::new(SnapshotGauges::new(&metrics));
+    let of_problems = Rc::new(ProblemGauges::new(&metrics));
     let scrape = move || {
-        gauges.set(&snapshots.borrow());
+        of_snapshot.set(&snapshots.borrow());
+        of_problems.set(&problems.borrow());
         Reply::new(metrics::CONTENT_TYPE, metrics.encode())
     };
     let same = scrape.clone();
@@ -176,34 +195,6 @@ pub(crate) fn metrics_routes(metrics: Metrics, snapshots: watch::Receiver<Arc<Sn
         .get("/stats/prometheus", "The same, under Envoy's path", move |_| {
             same()
         })
-}
-
-/// What the registry holds, set at each scrape.
-struct SnapshotGauges {
-    version: Gauge,
-    services: Gauge,
-    workloads: Gauge,
-}
-
-impl SnapshotGauges {
-    fn new(metrics: &Metrics) -> Self {
-        Self {
-            version: metrics.gauge(
-                "weir_snapshot_version",
-                "Grows with each change of the registry that this proxy sees",
-            ),
-            services: metrics.gauge("weir_services", "Services in the registry"),
-            workloads: metrics.gauge("weir_workloads", "Pods in the registry"),
-        }
-    }
-
-    fn set(&self, snapshot: &Snapshot) {
-        let number = |count| i64::try_from(count).unwrap_or(i64::MAX);
-        self.version
-            .set(i64::try_from(snapshot.version).unwrap_or(i64::MAX));
-        self.services.set(number(snapshot.services.len()));
-        self.workloads.set(number(snapshot.workloads.len()));
-    }
 }
 
 fn health_routes(readiness: Readiness, drain: Trigger) -> Routes {
@@ -232,7 +223,8 @@ fn admin_routes(
     drain: Trigger,
     level: Level,
     snapshots: watch::Receiver<Arc<Snapshot>>,
-    dump: Box<dyn Fn(&Snapshot) -> String + Send>,
+    problems: watch::Receiver<Arc<[Problem]>>,
+    dump: Dumper,
     listeners: Vec<(String, SocketAddr)>,
 ) -> Routes {
     let steered = level.clone();
@@ -249,7 +241,8 @@ fn admin_routes(
             "Everything this proxy was told, as JSON (weir pc reads it)",
             move |_| {
                 let snapshot = Arc::clone(&snapshots.borrow());
-                Reply::json(dump(&snapshot))
+                let problems = Arc::clone(&problems.borrow());
+                Reply::json(dump(&snapshot, &problems))
             },
         )
         .get("/listeners", "The capture listeners", move |_| {

@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use proxy::{Config, Listeners, Sockets};
-use registry::Snapshot;
-use registry::dump::Dump;
+use registry::{Dump, Snapshot};
 use runtime::clock;
 use runtime::drain::{self, Trigger};
 use runtime::lines;
@@ -17,7 +16,7 @@ use runtime::ready::Readiness;
 use runtime::telemetry::Level;
 use tokio::sync::watch;
 
-use crate::servers::{self, Places, Servers, Shown};
+use crate::servers::{self, Dumper, Places, Servers, Shown};
 
 /// Descriptors kept for everything that is not a proxied connection.
 const DESCRIPTORS_KEPT: usize = 256;
@@ -98,7 +97,8 @@ pub(crate) fn start(parts: Parts) -> Result<Sidecar> {
         drain: drain.clone(),
         level,
         snapshots: snapshots.clone(),
-        dump: Box::new(dump(named.clone())),
+        problems: discovery.watch_problems(),
+        dump: dump(named.clone()),
         listeners: named,
     };
     let servers = servers::start(places, shown)?;
@@ -126,11 +126,11 @@ fn named_listeners(listeners: &Listeners) -> Vec<(String, SocketAddr)> {
 }
 
 /// Writes everything the proxy was told, and what it has lived through, as JSON.
-fn dump(listeners: Vec<(String, SocketAddr)>) -> impl Fn(&Snapshot) -> String {
-    move |snapshot| {
-        let dump = Dump::new(snapshot, &listeners, clock::millis());
+fn dump(listeners: Vec<(String, SocketAddr)>) -> Dumper {
+    Box::new(move |snapshot, problems| {
+        let dump = Dump::new(snapshot, &listeners, problems, clock::millis());
         serde_json::to_string(&dump).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
-    }
+    })
 }
 
 impl Sidecar {

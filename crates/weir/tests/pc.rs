@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use std::sync::Arc;
 use std::thread;
 
-use model::{Update, Workload};
+use model::{Place, Problem, Severity, Update, Workload};
 use registry::{Dump, Table};
 
 /// The directory of the sockets, under an `XDG_RUNTIME_DIR` of its own.
@@ -67,6 +67,11 @@ fn told(output: &Output) -> (bool, String, String) {
 
 /// The dump of a proxy whose pod is all that it knows.
 fn dump(own: &str) -> String {
+    dump_with(own, &[])
+}
+
+/// The same, with problems.
+fn dump_with(own: &str, problems: &[Problem]) -> String {
     let name: model::ObjectName = own.parse().unwrap();
     let mut table = Table::new(Some(name.clone()));
     table.apply(Update::Workload(Box::new(Workload {
@@ -77,7 +82,7 @@ fn dump(own: &str) -> String {
         node: Arc::default(),
         ready: true,
     })));
-    serde_json::to_string(&Dump::new(&table.snapshot(), &[], 0)).unwrap()
+    serde_json::to_string(&Dump::new(&table.snapshot(), &[], problems, 0)).unwrap()
 }
 
 #[test]
@@ -128,9 +133,14 @@ fn a_saved_dump_is_read_and_what_is_none_is_refused() {
     assert!(ok && rows.as_array().unwrap().len() == 3, "{out}");
     let (ok, out, err) = runtime.pc(&["endpoints", "-f", file.to_str().unwrap()]);
     assert!(
-        ok && out == "ENDPOINT   STATUS   OUTLIER CHECK   CLUSTER\n" && err.contains("nothing matches"),
+        ok && out == "ENDPOINT   STATUS   OUTLIER CHECK   CLUSTER\n"
+            && err.contains("no service has an endpoint"),
         "{out}{err}"
     );
+    let (_, _, err) = runtime.pc(&["ep", "-f", file.to_str().unwrap(), "--port", "80"]);
+    assert!(err.contains("nothing matches"), "{err}");
+    let (ok, out, _) = runtime.pc(&["w", "-f", file.to_str().unwrap(), "-o", "yaml"]);
+    assert!(ok && out.contains("service_account: default\n"), "{out}");
     std::fs::write(&file, "{}").unwrap();
     let (ok, _, err) = from_file("clusters");
     assert!(
@@ -139,4 +149,58 @@ fn a_saved_dump_is_read_and_what_is_none_is_refused() {
     );
     let (ok, _, err) = runtime.pc(&["l", "--file", "/nowhere"]);
     assert!(!ok && err.contains("cannot read the dump /nowhere"), "{err}");
+}
+
+#[test]
+fn problems_are_a_table_and_a_hint_under_the_others() {
+    let runtime = Runtime::new();
+    let problem = |document, severity, field: &str| Problem {
+        file: "web.yaml".into(),
+        place: Place {
+            document,
+            line: 14,
+            item: None,
+            object: "Service a/web".to_owned(),
+        },
+        field: field.to_owned(),
+        severity,
+        message: "is amiss".to_owned(),
+    };
+    let file = runtime.0.path().join("dump.json");
+    let pc = |problems: &[Problem], arguments: &[&str]| {
+        std::fs::write(&file, dump_with("a/one", problems)).unwrap();
+        let from = ["--file", file.to_str().unwrap()];
+        runtime.pc(&[arguments, &from].concat())
+    };
+    let hint = "2 manifests have problems: weir pc problems\n";
+    let two = [
+        problem(1, Severity::Warning, "spec.slector"),
+        problem(2, Severity::Error, "spec.ports"),
+    ];
+    let (ok, out, err) = pc(&two, &["workloads"]);
+    assert!(ok && out.lines().count() == 2 && err == hint, "{out}{err}");
+    let (_, out, err) = pc(&two, &["workloads", "-o", "json"]);
+    assert!(err.is_empty() && out.starts_with('['), "{out}{err}");
+    let (_, out, err) = pc(&two, &["problems"]);
+    assert_eq!(
+        (out.as_str(), err.as_str()),
+        (
+            "SEVERITY   FILE       DOCUMENT      OBJECT          FIELD          PROBLEM\n\
+             error      web.yaml   2 (line 14)   Service a/web   spec.ports     is amiss\n\
+             warning    web.yaml   1 (line 14)   Service a/web   spec.slector   is amiss\n",
+            ""
+        )
+    );
+    let (_, out, _) = pc(&two, &["problems", "--severity", "error", "-o", "json"]);
+    let rows: serde_json::Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(rows.as_array().unwrap().len(), 1);
+    assert_eq!(rows[0]["field"], "spec.ports");
+    let (_, _, err) = pc(&two, &["problems", "--severity", "bad"]);
+    assert!(err.contains("say error, warning or note"), "{err}");
+    // A note is worth knowing, and no problem to hint at.
+    let (_, _, err) = pc(&[problem(1, Severity::Note, "")], &["workloads"]);
+    assert_eq!(err, "");
+    let (_, out, err) = pc(&[], &["problems"]);
+    assert_eq!(out.lines().count(), 1);
+    assert_eq!(err, "weir: nothing is wrong with the manifests\n");
 }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use model::settings::{OutboundPolicy, Overrides};
 use model::{
-    ClusterName, Condition, Direction, Endpoint, ObjectName, Protocol, Service, ServiceKind, ServicePort,
-    SessionAffinity, Settings, TargetPort, Update, Workload,
+    ClusterName, Condition, Direction, Endpoint, ObjectName, Place, Problem, Protocol, Service, ServiceKind,
+    ServicePort, SessionAffinity, Settings, Severity, TargetPort, Update, Workload,
 };
+use registry::dump::ProblemsDump;
 use registry::{Dump, Table};
 
 use super::*;
@@ -114,7 +115,32 @@ fn dump(policy: OutboundPolicy) -> Dump {
         listen("outbound", "[::]:15001"),
         listen("inbound", "0.0.0.0:15006"),
     ];
-    Dump::new(&snapshot, &listeners, 2_500)
+    Dump::new(&snapshot, &listeners, &problems(), 2_500)
+}
+
+/// A typing error, and a port that is not for a proxy of TCP.
+fn problems() -> [Problem; 2] {
+    let problem = |file: &str, severity, field: &str, message: &str| Problem {
+        file: file.into(),
+        place: Place {
+            document: 2,
+            line: 14,
+            item: (file == "list.yaml").then_some(3),
+            object: "Service sidecar/web".to_owned(),
+        },
+        field: field.to_owned(),
+        severity,
+        message: message.to_owned(),
+    };
+    [
+        problem("list.yaml", Severity::Note, "spec.ports[1]", "is UDP"),
+        problem(
+            "web.yaml",
+            Severity::Warning,
+            "spec.slector",
+            "is not a known field",
+        ),
+    ]
 }
 
 fn table<R: Row>(rows: &[R]) -> String {
@@ -265,6 +291,50 @@ fn settings_with_their_defaults() {
     assert_eq!(row("timeout").annotation.as_deref(), Some("weir.dev/timeout"));
     assert_eq!(row("accessLog").annotation, None);
     assert_eq!(rows.len(), 18);
+}
+
+#[test]
+fn yaml_says_what_json_says() {
+    fn same<R: Row>(rows: &[R]) {
+        let json: serde_json::Value = serde_json::from_str(&as_json(rows).unwrap()).unwrap();
+        let text = as_yaml(rows).unwrap();
+        assert!(text.ends_with('\n') && !text.starts_with('{'), "{text}");
+        let yaml: serde_json::Value = serde_saphyr::from_str(&text).unwrap();
+        assert_eq!(yaml, json, "{text}");
+    }
+    let dump = dump(OutboundPolicy::AllowAny);
+    same(&listeners(&dump, &ListenerFilter::default()));
+    same(&routes(&dump, &RouteFilter::default()));
+    same(&clusters(&dump, &ClusterFilter::default()));
+    same(&endpoints(&dump, &EndpointFilter::default()));
+    same(&services(&dump, None));
+    same(&workloads(&dump, None));
+    same(&settings(&dump).unwrap());
+    same(&super::problems(&dump, None));
+    same::<Problem>(&[]);
+}
+
+#[test]
+fn problems_the_worst_first() {
+    let mut dump = dump(OutboundPolicy::AllowAny);
+    assert_eq!(
+        table(&super::problems(&dump, None)),
+        "\
+SEVERITY   FILE        DOCUMENT              OBJECT                FIELD           PROBLEM
+warning    web.yaml    2 (line 14)           Service sidecar/web   spec.slector    is not a known field
+note       list.yaml   2 (line 14), item 3   Service sidecar/web   spec.ports[1]   is UDP
+"
+    );
+    assert_eq!(super::problems(&dump, Some(Severity::Error)).len(), 0);
+    let notes = super::problems(&dump, Some(Severity::Note));
+    let json: serde_json::Value = serde_json::from_str(&as_json(&notes).unwrap()).unwrap();
+    assert_eq!(json[0]["severity"], "note");
+    assert_eq!(json[0]["place"]["item"], 3);
+    let hint = "1 manifest has problems: weir pc problems";
+    assert_eq!(problems_hint(&dump).as_deref(), Some(hint));
+    assert_eq!(problems_left_out(&dump), None);
+    dump.problems = ProblemsDump::default();
+    assert_eq!(problems_hint(&dump), None);
 }
 
 #[test]

@@ -200,11 +200,12 @@ fn the_folder_may_go_away_and_come_back() {
     let world = World::new(&[("a.yaml", &service("a", "10.96.0.1"))]);
     let aside = world.dir.path().with_extension("aside");
     fs::rename(world.dir.path(), &aside).expect("a rename");
-    thread::sleep(SETTLE * 3);
+    world.wait_for_problem("the manifests folder cannot be read");
     assert_eq!(world.now("a"), "10.96.0.1");
     fs::create_dir(world.dir.path()).expect("a directory");
     world.write("a.yaml", &service("a", "10.96.0.2"));
     world.wait_for("a", "10.96.0.2");
+    world.wait_for_no_problem();
     world.write("a.yaml", &service("a", "10.96.0.3"));
     world.wait_for("a", "10.96.0.3");
     fs::remove_dir_all(aside).expect("a removal");

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde_json::Value;
 
 use crate::nearest::nearest;
-use crate::problem::Severity;
+use model::Severity;
 
 /// Something noted about one field.
 #[derive(Debug)]

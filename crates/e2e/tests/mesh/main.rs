@@ -5,6 +5,7 @@ mod databases;
 mod endpoint_death;
 mod half_close;
 mod http;
+mod problems;
 mod reload;
 mod self_calls;
 mod tcp;

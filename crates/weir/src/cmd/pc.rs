@@ -2,6 +2,7 @@
 
 mod fetch;
 mod find;
+mod show;
 
 use std::io::Read;
 use std::net::IpAddr;
@@ -11,11 +12,10 @@ use std::{fs, io};
 
 use anyhow::{Context, Result};
 use clap::{Subcommand, ValueEnum};
-use diagnose::tables::{self, Row, Shape};
-use model::Direction;
+use model::{Direction, Severity};
 use registry::Dump;
 
-/// Show what a running proxy knows: listeners, routes, clusters, endpoints, services, settings
+/// Show what a running proxy knows: listeners, routes, clusters, endpoints, services, settings, problems
 ///
 /// The proxy is found by itself where one runs for this user or on 127.0.0.1:15000; --proxy names one of
 /// several. A dump saved with `weir pc dump` (or `curl localhost:15000/config_dump`) is read with --file.
@@ -64,6 +64,8 @@ enum Form {
     Wide,
     /// JSON with all that is known.
     Json,
+    /// The same as YAML.
+    Yaml,
 }
 
 #[derive(Subcommand)]
@@ -136,6 +138,13 @@ enum What {
     },
     /// Mesh-wide settings in force, with their defaults
     Settings,
+    /// What is wrong with the manifests, with file, document, object and field
+    #[command(visible_aliases = ["problem", "p"])]
+    Problems {
+        /// Only of this severity: error, warning or note
+        #[arg(long, value_parser = severity)]
+        severity: Option<Severity>,
+    },
     /// Everything, as JSON: to be saved, and read with --file
     Dump,
 }
@@ -151,74 +160,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let dump: Dump = serde_json::from_str(&text).context(
         "this is not a dump of a proxy of this version; save one with `weir pc dump` of the proxy's own version",
     )?;
-    match args.what {
-        What::Listeners { address, port, kind } => {
-            let address = address.map(|ip| ip.to_string());
-            show(
-                &tables::listeners(&dump, &tables::ListenerFilter { address, port, kind }),
-                args.output,
-            )
-        }
-        What::Routes { name } => show(&tables::routes(&dump, &tables::RouteFilter { name }), args.output),
-        What::Clusters {
-            fqdn,
-            direction,
-            port,
-            subset,
-        } => {
-            let filter = tables::ClusterFilter {
-                fqdn,
-                direction,
-                port,
-                subset,
-            };
-            show(&tables::clusters(&dump, &filter), args.output)
-        }
-        What::Endpoints {
-            address,
-            port,
-            cluster,
-            status,
-        } => {
-            let filter = tables::EndpointFilter {
-                address,
-                port,
-                cluster,
-                status,
-            };
-            show(&tables::endpoints(&dump, &filter), args.output)
-        }
-        What::Services { namespace } => show(&tables::services(&dump, namespace.as_deref()), args.output),
-        What::Workloads { namespace } => show(&tables::workloads(&dump, namespace.as_deref()), args.output),
-        What::Settings => show(&tables::settings(&dump)?, args.output),
-        What::Dump => print(&text),
-    }
-}
-
-fn show<R: Row>(rows: &[R], form: Form) -> Result<ExitCode> {
-    let terminal = netsys::terminal::columns(&io::stdout());
-    let text = match form {
-        Form::Json => tables::as_json(rows)? + "\n",
-        Form::Table => tables::as_table(
-            rows,
-            Shape {
-                is_wide: false,
-                terminal,
-            },
-        ),
-        Form::Wide => tables::as_table(
-            rows,
-            Shape {
-                is_wide: true,
-                terminal: None,
-            },
-        ),
-    };
-    let code = print(&text)?;
-    if rows.is_empty() && form != Form::Json {
-        eprintln!("weir: nothing matches; without the filters everything is shown");
-    }
-    Ok(code)
+    show::show(&dump, args.what, args.output)
 }
 
 /// Prints, and ends quietly where nobody reads any more (`weir pc clusters | head`).
@@ -238,6 +180,14 @@ fn read(path: &PathBuf) -> Result<String> {
         return Ok(text);
     }
     fs::read_to_string(path).with_context(|| format!("cannot read the dump {}", path.display()))
+}
+
+fn severity(text: &str) -> Result<Severity, String> {
+    let known = Severity::ALL.into_iter();
+    let mut named = known.filter(|severity| severity.as_str().eq_ignore_ascii_case(text));
+    named
+        .next()
+        .ok_or_else(|| "say error, warning or note".to_owned())
 }
 
 fn direction(text: &str) -> Result<Direction, String> {

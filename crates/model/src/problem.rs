@@ -1,10 +1,14 @@
-//! What is wrong with a manifest, said so that its author finds the place.
+//! What is wrong with a manifest, said so that its author finds the place. Sources make these; the tools
+//! print them.
 
 use std::fmt;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 /// How bad it is.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The object is refused; its last good state stays.
     Error,
@@ -14,10 +18,25 @@ pub enum Severity {
     Note,
 }
 
+impl Severity {
+    /// All, the worst first.
+    pub const ALL: [Self; 3] = [Self::Error, Self::Warning, Self::Note];
+
+    /// The word in tables, filters and labels.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Note => "note",
+        }
+    }
+}
+
 /// One mistake, or one thing worth knowing, in one manifest.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct Problem {
-    /// The file, relative to the folder.
+    /// The file, relative to the folder; the folder itself where that is what cannot be read.
     pub file: Arc<str>,
     /// Where in the file.
     pub place: Place,
@@ -30,7 +49,7 @@ pub struct Problem {
 }
 
 /// Which document of a file, and which object in it.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Place {
     /// Number of the document, from 1; 0 where the whole file is meant.
     pub document: usize,

@@ -1,0 +1,110 @@
+//! What was asked for, in the form that was asked for, and a remark where that needs one. Rows go to
+//! standard output; remarks to standard error, where they are in nobody's way who reads the rows.
+
+use std::io;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use diagnose::tables::{self, Row, Shape};
+use registry::Dump;
+
+use super::{Form, What, print};
+
+/// Prints the rows of a dump, and a remark.
+pub(super) fn show(dump: &Dump, what: What, form: Form) -> Result<ExitCode> {
+    let is_for_people = matches!(form, Form::Table | Form::Wide);
+    let remark = match &what {
+        What::Problems { .. } => tables::problems_left_out(dump),
+        _ => tables::problems_hint(dump),
+    };
+    let nothing = nothing(&what);
+    let (text, is_empty) = rows(dump, what, form)?;
+    let code = print(&text)?;
+    if is_for_people && is_empty {
+        eprintln!("weir: {nothing}");
+    }
+    if is_for_people && let Some(remark) = remark {
+        eprintln!("{remark}");
+    }
+    Ok(code)
+}
+
+/// The rows as text, and whether there are none.
+fn rows(dump: &Dump, what: What, form: Form) -> Result<(String, bool)> {
+    match what {
+        What::Listeners { address, port, kind } => {
+            let address = address.map(|ip| ip.to_string());
+            let filter = tables::ListenerFilter { address, port, kind };
+            text(&tables::listeners(dump, &filter), form)
+        }
+        What::Routes { name } => text(&tables::routes(dump, &tables::RouteFilter { name }), form),
+        What::Clusters {
+            fqdn,
+            direction,
+            port,
+            subset,
+        } => {
+            let filter = tables::ClusterFilter {
+                fqdn,
+                direction,
+                port,
+                subset,
+            };
+            text(&tables::clusters(dump, &filter), form)
+        }
+        What::Endpoints {
+            address,
+            port,
+            cluster,
+            status,
+        } => {
+            let filter = tables::EndpointFilter {
+                address,
+                port,
+                cluster,
+                status,
+            };
+            text(&tables::endpoints(dump, &filter), form)
+        }
+        What::Services { namespace } => text(&tables::services(dump, namespace.as_deref()), form),
+        What::Workloads { namespace } => text(&tables::workloads(dump, namespace.as_deref()), form),
+        What::Settings => text(&tables::settings(dump)?, form),
+        What::Problems { severity } => text(&tables::problems(dump, severity), form),
+        // A whole dump was printed as it came.
+        What::Dump => Ok((String::new(), false)),
+    }
+}
+
+fn text<R: Row>(rows: &[R], form: Form) -> Result<(String, bool)> {
+    let table = |is_wide, terminal| tables::as_table(rows, Shape { is_wide, terminal });
+    let text = match form {
+        Form::Json => tables::as_json(rows)? + "\n",
+        Form::Yaml => tables::as_yaml(rows)?,
+        Form::Table => table(false, netsys::terminal::columns(&io::stdout())),
+        Form::Wide => table(true, None),
+    };
+    Ok((text, rows.is_empty()))
+}
+
+/// What is said where there are no rows.
+fn nothing(what: &What) -> &'static str {
+    match what {
+        What::Endpoints {
+            address: None,
+            port: None,
+            cluster: None,
+            status: None,
+        } => "no service has an endpoint; `weir pc services` shows what there is",
+        What::Routes { name: None } => {
+            "no port carries HTTP, so there are no routes; `weir pc clusters` shows the protocols"
+        }
+        What::Services { namespace: None } => {
+            "the manifests hold no service; `weir pc problems` says what is wrong with them, if anything"
+        }
+        What::Workloads { namespace: None } => {
+            "the manifests hold no pod; services may have their endpoints from EndpointSlices"
+        }
+        What::Problems { severity: None } => "nothing is wrong with the manifests",
+        _ => "nothing matches; without the filters everything is shown",
+    }
+}
