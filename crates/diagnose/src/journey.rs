@@ -20,7 +20,7 @@ use model::{Direction, OrigDst, Remote};
 pub use chain::{Hop, chain};
 pub use layout::{Style, elapsed};
 pub use print::{Printer, start};
-pub use rule::from_dump;
+pub use rule::{MadeBy, from_dump};
 
 use layout::{Line, heading};
 
@@ -87,11 +87,12 @@ impl Journey {
             direction,
             source,
             original_dst,
+            published,
         } = event.step
         {
             connection.title = story::title(direction, source, original_dst);
-            let rule = (self.rule_of)(direction, source, original_dst);
-            connection.waiting.push(Line::hop("rule", rule));
+            let rule = story::rule(published, || (self.rule_of)(direction, source, original_dst));
+            connection.waiting.push(rule);
         }
         connection.in_request |= matches!(event.step, Step::Request { .. });
         let in_request = connection.in_request;

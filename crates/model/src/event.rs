@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
-use crate::addr::{Direction, OrigDst, Remote};
+use crate::addr::{Direction, Local, OrigDst, Remote};
 use crate::names::ClusterName;
 use crate::protocol::{KnownBy, Protocol};
 
@@ -191,7 +191,7 @@ pub struct Event {
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Step {
-    /// A connection was accepted and its original destination read.
+    /// A connection was accepted, and it is known where it was going.
     Captured {
         /// Which listener.
         direction: Direction,
@@ -199,6 +199,8 @@ pub enum Step {
         source: Remote,
         /// Where it meant to go.
         original_dst: OrigDst,
+        /// Where it came to, if not by capture: a published port, which stands for `original_dst`.
+        published: Option<Local>,
     },
     /// The registry decided.
     Decided {

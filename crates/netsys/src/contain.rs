@@ -2,12 +2,14 @@
 //! namespaces; [`Started::furnish`] gives them their network, rules and sockets, which it passes out;
 //! [`Contained::release`] runs the command; [`Running::follow`] lives its life (signals, stops, exit).
 //!
-//! Three processes: the caller, the *keeper* (its child, which made the namespaces and reaps everything
-//! in them), and the command. The command has the caller's uid and no privilege. When the caller goes, by
-//! whatever signal, the keeper ends every process that the command left behind, and the namespaces go too.
+//! Four processes: the caller, the *keeper* (its child, which made the namespaces and reaps everything
+//! in them), the *porter* (the keeper's child, which makes sockets in them for the caller) and the command.
+//! The command has the caller's uid and no privilege. When the caller goes, by whatever signal, the keeper
+//! ends every process that the command left behind, and the namespaces go too.
 
 mod inside;
 mod keep;
+mod porter;
 mod signals;
 
 use std::ffi::OsString;
@@ -15,6 +17,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use rustix::process::{Pid, WaitOptions};
@@ -23,6 +26,7 @@ use crate::fdpass::{self, Channel};
 use crate::sys;
 
 pub use keep::Ended;
+pub use porter::Porter;
 pub use signals::Signals;
 
 /// What is to be prepared.
@@ -91,19 +95,24 @@ pub enum Error {
 pub struct Started {
     // In this order: the keeper goes when the channel closes, and is waited for then.
     channel: Channel,
+    porter: Porter,
     keeper: Keeper,
 }
 
 /// Furnished, and waiting. Dropped, it goes without having run the command.
 #[derive(Debug)]
 pub struct Contained {
-    started: Started,
+    // In this order: see [`Started`].
+    channel: Channel,
+    keeper: Keeper,
     /// The listeners that were asked for, in order.
     pub listeners: Vec<TcpListener>,
     /// The UDP sockets that were asked for, in order.
     pub datagrams: Vec<UdpSocket>,
     /// What [`Plan::install`] answered.
     pub note: String,
+    /// Makes sockets inside for as long as the command runs.
+    pub porter: Arc<Porter>,
 }
 
 /// The network that the command sees on its one link, `eth0`.
@@ -129,20 +138,21 @@ struct Keeper(Option<Pid>);
 /// # Errors
 /// Where the process has more threads, or cannot fork.
 pub fn start(plan: &Plan<'_>) -> Result<Started, Error> {
-    let (here, there) = fdpass::pair()?;
+    let ((here, there), (door_here, door_there)) = (fdpass::pair()?, fdpass::pair()?);
     let parent = rustix::process::getpid();
-    let mut ends = (Some(here), Some(there));
+    let (mut ours, mut theirs) = (Some((here, door_here)), Some((there, door_there)));
     let pid = sys::process::fork(|| {
-        // The caller's end must not live on in the child, or neither would see the other go.
-        drop(ends.0.take());
-        ends.1
+        // The caller's ends must not live on in the child, or neither would see the other go.
+        drop(ours.take());
+        theirs
             .take()
-            .map_or(1, |channel| inside::run(plan, &channel, parent))
+            .map_or(1, |(channel, door)| inside::run(plan, channel, door, parent))
     })?;
-    drop(ends.1.take());
-    let channel = ends.0.take().ok_or(Error::Gone)?;
+    drop(theirs.take());
+    let (channel, door) = ours.take().ok_or(Error::Gone)?;
     Ok(Started {
         keeper: Keeper(Some(pid)),
+        porter: Porter::new(door)?,
         channel,
     })
 }
@@ -175,11 +185,18 @@ impl Started {
         let _ = self.channel.send(&inside::encode(network), &[]);
         let (note, sockets) = answer(&self.channel)?;
         let (listeners, datagrams) = sort(sockets)?;
+        let Self {
+            channel,
+            porter,
+            keeper,
+        } = self;
         Ok(Contained {
-            started: self,
+            channel,
+            keeper,
             listeners,
             datagrams,
             note,
+            porter: Arc::new(porter),
         })
     }
 }
@@ -191,12 +208,9 @@ impl Contained {
     /// # Errors
     /// Where the keeper is gone or cannot give up its rights.
     pub fn release(self) -> Result<Running, Error> {
-        self.started
-            .channel
-            .send(inside::GO, &[])
-            .map_err(|_| Error::Gone)?;
-        answer(&self.started.channel)?;
-        Ok(Running(self.started.keeper))
+        self.channel.send(inside::GO, &[]).map_err(|_| Error::Gone)?;
+        answer(&self.channel)?;
+        Ok(Running(self.keeper))
     }
 }
 

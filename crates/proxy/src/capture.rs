@@ -7,6 +7,8 @@ use model::{Direction, Local, OrigDst, Remote};
 use netsys::sock;
 use tokio::net::TcpStream;
 
+use crate::listen::Way;
+
 /// One captured connection.
 #[derive(Debug)]
 pub(crate) struct Captured {
@@ -24,30 +26,31 @@ pub(crate) struct Origin {
     pub(crate) original_dst: OrigDst,
     /// Our own end.
     pub(crate) local: Local,
+    /// Whether nothing captured it: it came to a published port.
+    pub(crate) is_published: bool,
     pub(crate) start: Instant,
     pub(crate) start_wall: SystemTime,
 }
 
-/// Reads where the connection was going. A connection that was not redirected was going to the listener.
-pub(crate) fn capture(
-    connection: u64,
-    direction: Direction,
-    client: TcpStream,
-    source: Remote,
-) -> io::Result<Captured> {
+/// Reads where the connection was going. One that was neither redirected nor came to a published port was
+/// going to the listener.
+pub(crate) fn capture(connection: u64, way: Way, client: TcpStream, source: Remote) -> io::Result<Captured> {
     let local = Local::new(client.local_addr()?);
-    let original_dst = match sock::original_dst(&client, source.socket()) {
-        Ok(original_dst) => original_dst,
-        // No conntrack entry, or no conntrack at all: nobody translated the address.
-        Err(_) => OrigDst::new(local.socket()),
+    let original_dst = match way {
+        Way::Published(to) => to,
+        // An error is no conntrack entry, or no conntrack at all: nobody translated the address.
+        Way::Captured(_) => {
+            sock::original_dst(&client, source.socket()).unwrap_or_else(|_| OrigDst::new(local.socket()))
+        }
     };
     let (start, start_wall) = (Instant::now(), SystemTime::now());
     let origin = Origin {
         connection,
-        direction,
+        direction: way.direction(),
         source,
         original_dst,
         local,
+        is_published: matches!(way, Way::Published(_)),
         start,
         start_wall,
     };

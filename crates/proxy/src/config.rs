@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Direction, ports};
+use model::{Direction, OrigDst, ports};
 use netsys::sock;
 use registry::Snapshot;
 use runtime::drain;
@@ -47,6 +47,17 @@ pub struct Listeners {
     pub outbound: Vec<TcpListener>,
     /// Accept what others send to the application.
     pub inbound: Vec<TcpListener>,
+    /// Accept elsewhere, without capture, what is then inbound to a port of the application.
+    pub published: Vec<Published>,
+}
+
+/// A listener that stands in for a port of the application where that cannot be reached.
+#[derive(Debug)]
+pub struct Published {
+    /// Where others come.
+    pub listener: TcpListener,
+    /// Where they are taken to be going: an address of the workload, and a port of its application.
+    pub to: OrigDst,
 }
 
 impl Listeners {
@@ -59,6 +70,7 @@ impl Listeners {
         Ok(Self {
             outbound: bind_port(ports::OUTBOUND, workers)?,
             inbound: bind_port(ports::INBOUND, workers)?,
+            published: vec![],
         })
     }
 }

@@ -149,6 +149,7 @@ async fn prepare(worker: Rc<Worker>, captured: Captured, life: Life) -> Option<P
         direction: origin.direction,
         source: origin.source,
         original_dst: origin.original_dst,
+        published: origin.is_published.then_some(origin.local),
     });
     let route = match route(worker, &origin) {
         Ok(route) => route,

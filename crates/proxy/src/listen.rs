@@ -6,20 +6,39 @@ use std::net::TcpListener as StdListener;
 use std::rc::Rc;
 use std::time::Duration;
 
-use model::{Direction, Remote};
+use model::{Direction, OrigDst, Remote};
 use netsys::sock;
 use runtime::backoff::Backoff;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use crate::capture;
-use crate::config::Listeners;
+use crate::config::{Listeners, Published};
 use crate::connection;
 use crate::worker::{Handover, Worker};
 
+/// What kind of connection a listener accepts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Way {
+    /// The rules redirect it there; the kernel knows where it was going.
+    Captured(Direction),
+    /// It comes to a published port and is inbound to this address of the workload.
+    Published(OrigDst),
+}
+
+impl Way {
+    /// From the application, or to it.
+    pub(crate) fn direction(self) -> Direction {
+        match self {
+            Self::Captured(direction) => direction,
+            Self::Published(_) => Direction::Inbound,
+        }
+    }
+}
+
 /// One listener of one worker.
 pub(crate) struct Share {
-    direction: Direction,
+    way: Way,
     listener: StdListener,
 }
 
@@ -34,13 +53,16 @@ pub(crate) fn share(listeners: Listeners, workers: usize) -> io::Result<Vec<Vec<
             .into_iter()
             .partition(|listener| listener.local_addr().is_ok_and(|local| local.is_ipv4()));
         for family in [v4, v6] {
-            deal(direction, family, &mut shares)?;
+            deal(Way::Captured(direction), family, &mut shares)?;
         }
+    }
+    for Published { listener, to } in listeners.published {
+        deal(Way::Published(to), vec![listener], &mut shares)?;
     }
     Ok(shares)
 }
 
-fn deal(direction: Direction, listeners: Vec<StdListener>, shares: &mut [Vec<Share>]) -> io::Result<()> {
+fn deal(way: Way, listeners: Vec<StdListener>, shares: &mut [Vec<Share>]) -> io::Result<()> {
     if listeners.is_empty() {
         return Ok(());
     }
@@ -51,36 +73,36 @@ fn deal(direction: Direction, listeners: Vec<StdListener>, shares: &mut [Vec<Sha
         .collect::<io::Result<_>>()?;
     let workers = shares.len();
     for (turn, listener) in listeners.into_iter().chain(copies).enumerate() {
-        shares[turn % workers].push(Share { direction, listener });
+        shares[turn % workers].push(Share { way, listener });
     }
     Ok(())
 }
 
 /// A listener that this worker's runtime polls.
 pub(crate) struct Adopted {
-    direction: Direction,
+    way: Way,
     listener: TcpListener,
 }
 
 /// Makes a listener this worker's.
 pub(crate) fn adopt(share: Share) -> io::Result<Adopted> {
-    let Share { direction, listener } = share;
+    let Share { way, listener } = share;
     listener.set_nonblocking(true)?;
     // The accepted sockets inherit it.
     sock::tune_listener(&listener)?;
-    if direction == Direction::Outbound {
+    if way.direction() == Direction::Outbound {
         // The application is on this machine. Best effort: without it bytes are only slower.
         let _ = sock::unpaced(&listener);
     }
     Ok(Adopted {
-        direction,
+        way,
         listener: TcpListener::from_std(listener)?,
     })
 }
 
 /// Accepts until the worker ends.
 pub(crate) async fn accept(worker: Rc<Worker>, adopted: Adopted) {
-    let Adopted { direction, listener } = adopted;
+    let Adopted { way, listener } = adopted;
     let mut backoff = Backoff::new(Duration::from_millis(5), Duration::from_secs(1));
     loop {
         while worker.lives.count() >= worker.max_connections {
@@ -91,20 +113,13 @@ pub(crate) async fn accept(worker: Rc<Worker>, adopted: Adopted) {
             Ok((client, source)) => {
                 backoff.reset();
                 let source = Remote::new(source);
-                place(
-                    &worker,
-                    Accepted {
-                        direction,
-                        client,
-                        source,
-                    },
-                );
+                place(&worker, Accepted { way, client, source });
             }
             Err(error) if is_one_connection(&error) => {}
             Err(error) => {
                 worker.reports.accept_failed();
                 let pause = backoff.next(&mut || worker.random());
-                tracing::warn!(%direction, %error, ?pause, "cannot accept; the kernel holds new connections back");
+                tracing::warn!(direction = %way.direction(), %error, ?pause, "cannot accept; the kernel holds new connections back");
                 tokio::time::sleep(pause).await;
             }
         }
@@ -120,7 +135,7 @@ fn is_one_connection(error: &io::Error) -> bool {
 
 /// A connection that belongs to this worker's runtime.
 struct Accepted {
-    direction: Direction,
+    way: Way,
     client: TcpStream,
     source: Remote,
 }
@@ -133,18 +148,10 @@ fn place(worker: &Rc<Worker>, accepted: Accepted) {
         return serve(worker, accepted);
     }
     worker.handovers.set(left - 1);
-    let Accepted {
-        direction,
-        client,
-        source,
-    } = accepted;
+    let Accepted { way, client, source } = accepted;
     match client.into_std() {
         Ok(client) => {
-            let handover = Handover {
-                direction,
-                client,
-                source,
-            };
+            let handover = Handover { way, client, source };
             if let Err(refused) = worker.peers.hand(index, handover) {
                 adopt_and_serve(worker, refused);
             }
@@ -161,31 +168,16 @@ pub(crate) async fn take_in(worker: Rc<Worker>, mut inbox: mpsc::UnboundedReceiv
 }
 
 fn adopt_and_serve(worker: &Rc<Worker>, handover: Handover) {
-    let Handover {
-        direction,
-        client,
-        source,
-    } = handover;
+    let Handover { way, client, source } = handover;
     match TcpStream::from_std(client) {
-        Ok(client) => serve(
-            worker,
-            Accepted {
-                direction,
-                client,
-                source,
-            },
-        ),
+        Ok(client) => serve(worker, Accepted { way, client, source }),
         Err(error) => tracing::debug!(%source, %error, "a connection could not change its worker"),
     }
 }
 
 fn serve(worker: &Rc<Worker>, accepted: Accepted) {
-    let Accepted {
-        direction,
-        client,
-        source,
-    } = accepted;
-    let captured = match capture::capture(worker.next_connection(), direction, client, source) {
+    let Accepted { way, client, source } = accepted;
+    let captured = match capture::capture(worker.next_connection(), way, client, source) {
         Ok(captured) => captured,
         Err(error) => return tracing::debug!(%source, %error, "a connection was gone before it was served"),
     };

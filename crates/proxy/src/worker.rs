@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use model::{Direction, Remote};
+use model::Remote;
 use netsys::pipe::Pipe;
 use registry::{Cluster, Pick, Snapshot, Target};
 use runtime::drain;
@@ -22,7 +22,7 @@ use crate::config::{Config, Listeners, Sockets};
 use crate::http::buffer::Spares;
 use crate::http::pool::Pool;
 use crate::life::Lives;
-use crate::listen;
+use crate::listen::{self, Way};
 use crate::report::Reporter;
 
 /// Size of the scratch buffer that all of a worker's connections read into.
@@ -171,7 +171,7 @@ impl Buffers {
 
 /// A connection that one worker accepted and another is to serve.
 pub(crate) struct Handover {
-    pub(crate) direction: Direction,
+    pub(crate) way: Way,
     pub(crate) client: std::net::TcpStream,
     pub(crate) source: Remote,
 }

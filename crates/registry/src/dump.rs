@@ -25,7 +25,7 @@ pub struct Dump {
     pub version: u64,
     /// Who this proxy is, if anybody.
     pub own: Option<ObjectName>,
-    /// The capture listeners.
+    /// The capture listeners, and published ports.
     pub listeners: Vec<ListenerDump>,
     /// Mesh-wide settings, defaults included.
     pub settings: Settings,
@@ -40,13 +40,16 @@ pub struct Dump {
     pub problems: ProblemsDump,
 }
 
-/// A capture listener.
+/// A capture listener, or a published port.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct ListenerDump {
-    /// `outbound` or `inbound`.
+    /// `outbound`, `inbound` or `published`.
     pub name: String,
     /// Where it listens.
     pub address: SocketAddr,
+    /// Of a published port: where connections that come to it are taken to be going.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<SocketAddr>,
 }
 
 /// A service.
@@ -125,19 +128,10 @@ pub struct EndpointDump {
 }
 
 impl Dump {
-    /// A proxy at the instant `now` (milliseconds on the clock of [`Cluster::pick`]) with its capture
+    /// A proxy at the instant `now` (milliseconds on the clock of [`Cluster::pick`]) with its
     /// listeners, and what is wrong with its manifests.
     #[must_use]
-    pub fn new(
-        snapshot: &Snapshot,
-        listeners: &[(String, SocketAddr)],
-        problems: &[Problem],
-        now: u64,
-    ) -> Self {
-        let listeners = listeners.iter().map(|(name, address)| ListenerDump {
-            name: name.clone(),
-            address: *address,
-        });
+    pub fn new(snapshot: &Snapshot, listeners: &[ListenerDump], problems: &[Problem], now: u64) -> Self {
         let mut inbound: Vec<&Arc<Cluster>> = snapshot.inbound.values().collect();
         inbound.sort_by_key(|cluster| cluster.targets.first().map(|target| target.address.port()));
         let outbound = snapshot.clusters();
@@ -158,7 +152,7 @@ impl Dump {
         Self {
             version: snapshot.version,
             own: snapshot.own_name.clone(),
-            listeners: listeners.collect(),
+            listeners: listeners.to_vec(),
             settings: (*snapshot.settings).clone(),
             clusters: clusters
                 .map(|cluster| cluster_dump(cluster, snapshot, now))
@@ -270,10 +264,11 @@ mod tests {
         target.state.begin();
         cluster.state.begin_request();
 
-        let listeners = [(
-            "outbound".to_owned(),
-            "0.0.0.0:15001".parse().expect("an address"),
-        )];
+        let listeners = [ListenerDump {
+            name: "outbound".to_owned(),
+            address: "0.0.0.0:15001".parse().expect("an address"),
+            to: None,
+        }];
         let dump = Dump::new(&snapshot, &listeners, &[], 1_005);
         let json = serde_json::to_string(&dump).expect("JSON");
         assert_eq!(serde_json::from_str::<Dump>(&json).expect("a dump"), dump);

@@ -34,7 +34,8 @@ pub enum Proxy {
     Outside {
         /// Addresses of the namespace, apart from loopback: what goes there is not captured.
         own: Vec<IpAddr>,
-        /// Mark on the sockets that are made inside for the proxy to connect with.
+        /// Mark on the sockets that are made inside for the proxy to connect with. With it, a call of the
+        /// proxy's to an `own` address is turned inwards, to the inbound listener, as in a sidecar.
         mark: Option<SocketMark>,
     },
 }
@@ -209,7 +210,7 @@ pub const LOOPBACK_V4: Ipv4Net = Ipv4Net::new_assert(std::net::Ipv4Addr::LOCALHO
 impl Intent {
     /// For `weir run`: the proxy is outside, all TCP made inside goes to it by 127.0.0.1:15001 and
     /// `[::1]:15001`, DNS to port 15053 there, loopback and the `own` addresses stay inside, sockets
-    /// with `mark` pass, the rest is rejected.
+    /// with `mark` pass (to an own address: to 127.0.0.1:15006 and `[::1]:15006`), the rest is rejected.
     #[must_use]
     pub fn contained(own: Vec<IpAddr>, mark: Option<SocketMark>) -> Self {
         Self {

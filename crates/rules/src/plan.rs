@@ -277,7 +277,14 @@ fn decide(intent: &Intent, facts: &Facts, families: Vec<Family>) -> Plan {
         Proxy::Inside(signs) => {
             clauses::from_inside(signs, &intent.outbound, &intent.inbound, facts.passthrough_v6)
         }
-        Proxy::Outside { own, mark } => clauses::from_outside(own, *mark, &intent.outbound, intent.dns),
+        Proxy::Outside { own, mark } => clauses::from_outside(
+            own,
+            *mark,
+            &intent.outbound,
+            &intent.inbound,
+            intent.dns,
+            facts.passthrough_v6,
+        ),
     };
     plan.inbound = clauses::inbound(&intent.inbound);
     if let (Proxy::Outside { own, mark }, Uncarried::Reject) = (&intent.proxy, intent.uncarried) {
@@ -286,7 +293,11 @@ fn decide(intent: &Intent, facts: &Facts, families: Vec<Family>) -> Plan {
     for list in [&mut plan.outbound, &mut plan.inbound, &mut plan.leaving] {
         drop_idle_end(list);
     }
-    plan.passthrough_v6 = matches!(intent.proxy, Proxy::Inside(_)) && plan.families.contains(&Family::V6);
+    let calls_its_application = match &intent.proxy {
+        Proxy::Inside(_) => true,
+        Proxy::Outside { mark, .. } => mark.is_some(),
+    };
+    plan.passthrough_v6 = calls_its_application && plan.families.contains(&Family::V6);
     plan
 }
 

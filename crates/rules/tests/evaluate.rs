@@ -175,8 +175,14 @@ fn a_contained_command_reaches_what_can_be_carried_and_nothing_else() {
         (APP, icmp, "100.64.0.2", 0, Fate::Direct),
         (marked, tcp, "192.0.2.1", 80, Fate::Direct),
         (marked, udp, "192.0.2.1", 123, Fate::Direct),
+        // The proxy's call to its own workload comes in by the inbound listener; the leg from there does not.
+        (marked, tcp, "100.64.0.2", 8080, to(15006)),
+        (marked, tcp, "127.0.0.1", 8080, Fate::Direct),
     ] {
-        let packet = packet(origin, protocol, destination, port);
+        let mut packet = packet(origin, protocol, destination, port);
+        if destination == "100.64.0.2" {
+            packet.device = String::from("lo");
+        }
         assert_eq!(evaluate(ruleset, &packet).fate, expected, "{packet:?}");
     }
 }

@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use model::{Problem, ports};
 use registry::Snapshot;
+use registry::dump::ListenerDump;
 use runtime::drain::Trigger;
 use runtime::metrics::{self, Counter, Metrics};
 use runtime::ready::Readiness;
@@ -48,8 +49,8 @@ pub(crate) struct Shown {
     pub(crate) problems: watch::Receiver<Arc<[Problem]>>,
     /// Writes `GET /config_dump`.
     pub(crate) dump: Dumper,
-    /// Names and addresses of the capture listeners.
-    pub(crate) listeners: Vec<(String, SocketAddr)>,
+    /// The capture listeners and published ports.
+    pub(crate) listeners: Vec<ListenerDump>,
 }
 
 /// Writes everything a proxy was told, and what is wrong with it, as JSON.
@@ -225,12 +226,12 @@ fn admin_routes(
     snapshots: watch::Receiver<Arc<Snapshot>>,
     problems: watch::Receiver<Arc<[Problem]>>,
     dump: Dumper,
-    listeners: Vec<(String, SocketAddr)>,
+    listeners: Vec<ListenerDump>,
 ) -> Routes {
     let steered = level.clone();
     let settings = snapshots.clone();
     let mut listening = String::new();
-    for (name, address) in listeners {
+    for ListenerDump { name, address, .. } in listeners {
         // Writing to a string cannot fail.
         let _ = writeln!(listening, "{name} {address}");
     }

@@ -2,13 +2,13 @@
 //! Comes in: arguments and listeners. Goes out: a handle that drains. `proxy`, `run` and `demo` start it.
 
 use std::fs::File;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use proxy::{Config, Listeners, Sockets};
-use registry::{Dump, Snapshot};
+use registry::Snapshot;
+use registry::dump::{Dump, ListenerDump};
 use runtime::clock;
 use runtime::drain::{self, Trigger};
 use runtime::lines;
@@ -112,13 +112,23 @@ pub(crate) fn start(parts: Parts) -> Result<Sidecar> {
     })
 }
 
-fn named_listeners(listeners: &Listeners) -> Vec<(String, SocketAddr)> {
+fn named_listeners(listeners: &Listeners) -> Vec<ListenerDump> {
     let all = [("outbound", &listeners.outbound), ("inbound", &listeners.inbound)];
-    let mut named: Vec<_> = all
+    let captures = all
         .into_iter()
-        .flat_map(|(name, of)| {
-            of.iter()
-                .filter_map(move |one| Some((name.to_owned(), one.local_addr().ok()?)))
+        .flat_map(|(name, of)| of.iter().map(move |one| (name, one, None)));
+    let published = listeners
+        .published
+        .iter()
+        .map(|one| ("published", &one.listener, Some(one.to.socket())));
+    let mut named: Vec<_> = captures
+        .chain(published)
+        .filter_map(|(name, listener, to)| {
+            Some(ListenerDump {
+                name: name.to_owned(),
+                address: listener.local_addr().ok()?,
+                to,
+            })
         })
         .collect();
     named.dedup();
@@ -126,7 +136,7 @@ fn named_listeners(listeners: &Listeners) -> Vec<(String, SocketAddr)> {
 }
 
 /// Writes everything the proxy was told, and what it has lived through, as JSON.
-fn dump(listeners: Vec<(String, SocketAddr)>) -> Dumper {
+fn dump(listeners: Vec<ListenerDump>) -> Dumper {
     Box::new(move |snapshot, problems| {
         let dump = Dump::new(snapshot, &listeners, problems, clock::millis());
         serde_json::to_string(&dump).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))

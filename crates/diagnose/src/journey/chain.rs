@@ -38,9 +38,12 @@ impl Hop {
             direction,
             source,
             original_dst,
+            published,
         } = event.step
         {
-            lines.push(Line::hop("rule", rule_of(direction, source, original_dst)));
+            lines.push(story::rule(published, || {
+                rule_of(direction, source, original_dst)
+            }));
             lines.push(Line::hop("dst was", format!("{original_dst}, from {source}")));
         }
         lines.extend(story::lines(&event.step, false).into_iter().map(Line::outdent));

@@ -9,10 +9,18 @@ use rules::{Family, Ruleset};
 
 use super::RuleOf;
 
+/// Whose sockets are in a namespace.
+#[derive(Clone, Copy, Debug)]
+pub struct MadeBy {
+    /// Outbound connections.
+    pub application: Origin,
+    /// The proxy's calls to its own workload, which are turned inwards.
+    pub proxy: Origin,
+}
+
 /// Explains connections by what was dumped in the namespace that they were captured in, one set a family.
-/// `made_by` says whose sockets the outbound ones are.
 #[must_use]
-pub fn from_dump(rulesets: Vec<Ruleset>, made_by: Origin) -> RuleOf {
+pub fn from_dump(rulesets: Vec<Ruleset>, made_by: MadeBy) -> RuleOf {
     Box::new(move |direction, source, original_dst| {
         let family = Family::of(original_dst.ip());
         let Some(ruleset) = rulesets.iter().find(|ruleset| ruleset.family == family) else {
@@ -27,12 +35,13 @@ fn explain(
     direction: Direction,
     source: Remote,
     original_dst: OrigDst,
-    made_by: Origin,
+    made_by: MadeBy,
 ) -> String {
     let to_itself = |ip: IpAddr| ip.is_loopback() || ip == source.ip();
     let packet = Packet {
         origin: match direction {
-            Direction::Outbound => made_by,
+            Direction::Outbound => made_by.application,
+            Direction::Inbound if to_itself(original_dst.ip()) => made_by.proxy,
             Direction::Inbound => Origin::Remote,
         },
         protocol: IpProtocol::Tcp,
@@ -65,20 +74,25 @@ fn explain(
 
 #[cfg(test)]
 mod tests {
-    use rules::{Facts, Intent};
+    use rules::{Facts, Intent, SocketMark};
 
     use super::*;
 
     #[test]
     fn the_deciding_rule_is_named() {
-        let intent = Intent::contained(vec![], None);
+        let own = vec!["100.64.0.2".parse().unwrap()];
+        let intent = Intent::contained(own, Some(SocketMark::exact(7)));
         let plan = rules::plan(&intent, &Facts::fresh(&Family::ALL)).unwrap();
-        let of_socket = Origin::Socket {
+        let of_socket = |mark| Origin::Socket {
             uid: 1000,
             gid: 1000,
-            mark: 0,
+            mark,
         };
-        let rule_of = from_dump(rules::render(&plan), of_socket);
+        let made_by = MadeBy {
+            application: of_socket(0),
+            proxy: of_socket(7),
+        };
+        let rule_of = from_dump(rules::render(&plan), made_by);
         let source = Remote::new("100.64.0.2:4000".parse().unwrap());
         for to in ["10.0.0.1:80", "[2001:db8::1]:443"] {
             let told = rule_of(Direction::Outbound, source, OrigDst::new(to.parse().unwrap()));
@@ -87,6 +101,15 @@ mod tests {
                 "{told}"
             );
         }
+        let inwards = rule_of(
+            Direction::Inbound,
+            source,
+            OrigDst::new("100.64.0.2:8080".parse().unwrap()),
+        );
+        assert!(
+            inwards.ends_with("(proxy calls its own workload: inbound): to port 15006"),
+            "{inwards}"
+        );
         let stays = rule_of(
             Direction::Outbound,
             source,

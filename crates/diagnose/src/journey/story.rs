@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 
 use model::event::{AccessRecord, HttpRecord, Step};
-use model::{Direction, KnownBy, OrigDst, Protocol, Remote, ports};
+use model::{Direction, KnownBy, Local, OrigDst, Protocol, Remote, ports};
 
 use super::layout::{Line, Tone, elapsed, size};
 
@@ -15,11 +15,22 @@ pub(super) fn title(direction: Direction, source: Remote, original_dst: OrigDst)
     }
 }
 
+/// How it came to the proxy: by which rule, unless by none.
+pub(super) fn rule(published: Option<Local>, rule: impl FnOnce() -> String) -> Line {
+    let text = match published {
+        Some(_) => String::from("none: it came to a published port"),
+        None => rule(),
+    };
+    Line::hop("rule", text)
+}
+
 /// The lines that tell one step; those of a request are indented below it.
 pub(super) fn lines(step: &Step, in_request: bool) -> Vec<Line> {
     let inner = if in_request { Line::request } else { Line::hop };
     match step {
-        Step::Captured { direction, .. } => vec![Line::hop("listener", listener(*direction))],
+        Step::Captured {
+            direction, published, ..
+        } => vec![Line::hop("listener", listener(*direction, *published))],
         Step::Decided {
             service,
             cluster,
@@ -82,7 +93,10 @@ pub(super) fn lines(step: &Step, in_request: bool) -> Vec<Line> {
     }
 }
 
-fn listener(direction: Direction) -> String {
+fn listener(direction: Direction, published: Option<Local>) -> String {
+    if let Some(at) = published {
+        return format!("{direction}, published at {at}");
+    }
     let port = match direction {
         Direction::Outbound => ports::OUTBOUND,
         Direction::Inbound => ports::INBOUND,

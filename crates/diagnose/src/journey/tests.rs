@@ -34,6 +34,7 @@ fn captured() -> Step {
         direction: Direction::Outbound,
         source: remote(),
         original_dst: destination(),
+        published: None,
     }
 }
 

@@ -92,6 +92,7 @@ impl Row for ListenerRow {
 pub fn listeners(dump: &Dump, filter: &ListenerFilter) -> Vec<ListenerRow> {
     let mut rows = capture_outbound(dump);
     rows.extend(capture_inbound(dump));
+    rows.extend(dump.listeners.iter().filter_map(published));
     for cluster in dump
         .clusters
         .iter()
@@ -202,6 +203,19 @@ fn capture_inbound(dump: &Dump) -> Vec<ListenerRow> {
     rows.iter_mut()
         .for_each(|row| row.kind = ListenerKind::HttpAndTcp);
     rows
+}
+
+/// A port that stands for one of the workload, and hands what comes there to the inbound listener's matches.
+fn published(listener: &ListenerDump) -> Option<ListenerRow> {
+    let to = listener.to?;
+    let addresses = [listener.address.ip().to_string()];
+    let destination = format!("Inbound: {to}");
+    Some(capture_row(
+        &addresses,
+        listener.address.port(),
+        "ALL".to_owned(),
+        &destination,
+    ))
 }
 
 fn capture_row(addresses: &[String], port: u16, matches: String, destination: &str) -> ListenerRow {

@@ -1,6 +1,5 @@
 //! The tables of `weir pc` from a made-up dump: columns, order, filters, narrow terminals.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use model::settings::{OutboundPolicy, Overrides};
@@ -8,7 +7,7 @@ use model::{
     ClusterName, Condition, Direction, Endpoint, ObjectName, Place, Problem, Protocol, Service, ServiceKind,
     ServicePort, SessionAffinity, Settings, Severity, TargetPort, Update, Workload,
 };
-use registry::dump::ProblemsDump;
+use registry::dump::{ListenerDump, ProblemsDump};
 use registry::{Dump, Table};
 
 use super::*;
@@ -109,11 +108,16 @@ fn dump(policy: OutboundPolicy) -> Dump {
     let snapshot = table.snapshot();
     let redis = &snapshot.clusters_of(&name("data/redis"))[0];
     assert!((0..3).any(|_| redis.failed(&redis.targets[0], 0)));
-    let listen = |name: &str, address: &str| (name.to_owned(), address.parse::<SocketAddr>().unwrap());
+    let listen = |name: &str, address: &str, to: Option<&str>| ListenerDump {
+        name: name.to_owned(),
+        address: address.parse().unwrap(),
+        to: to.map(|to| to.parse().unwrap()),
+    };
     let listeners = [
-        listen("outbound", "0.0.0.0:15001"),
-        listen("outbound", "[::]:15001"),
-        listen("inbound", "0.0.0.0:15006"),
+        listen("outbound", "0.0.0.0:15001", None),
+        listen("outbound", "[::]:15001", None),
+        listen("inbound", "0.0.0.0:15006", None),
+        listen("published", "127.0.0.1:8000", Some("10.0.0.1:8080")),
     ];
     Dump::new(&snapshot, &listeners, &problems(), 2_500)
 }
@@ -158,6 +162,7 @@ ADDRESSES            PORT    MATCH           DESTINATION
 10.96.3.4,fd00::34   3306    App: HTTP       Route: nginx.sidecar.svc.cluster.local:3306
 10.96.3.4,fd00::34   3306    ALL             Cluster: outbound|3306||nginx.sidecar.svc.cluster.local
 10.1.0.3             6379    ALL             Cluster: outbound|6379||redis.data.svc.cluster.local
+127.0.0.1            8000    ALL             Inbound: 10.0.0.1:8080
 0.0.0.0,::           15001   Addr: *:15001   BlackHoleCluster
 0.0.0.0,::           15001   ALL             PassthroughCluster
 0.0.0.0              15006   Addr: *:15006   BlackHoleCluster

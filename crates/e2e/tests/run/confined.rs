@@ -46,6 +46,30 @@ fn it_can_neither_see_nor_undo_its_capture() -> Result<()> {
     Ok(())
 }
 
+/// The process that makes sockets inside for the proxy has a right that the command must not borrow.
+#[test]
+fn it_cannot_use_the_porter() -> Result<()> {
+    let laptop = Laptop::create()?;
+    let find = "keeper=$(ps -o ppid= -p $$ | tr -d ' '); porter=$(pgrep -P $keeper | grep -vx $$); \
+                grep -q weir /proc/$porter/comm || exit 0; ";
+    let attach = "python3 -c 'import ctypes, sys; sys.exit(ctypes.CDLL(None).ptrace(16, int(sys.argv[1]), 0, 0) != 0)' $porter";
+    let attempts = [
+        "nsenter -t $porter -n true",
+        "nsenter -t $porter -U true",
+        "cat /proc/$porter/mem",
+        "readlink /proc/$porter/fd/0",
+        attach,
+    ];
+    for who in BOTH {
+        for attempt in attempts {
+            let script = format!("{find}{attempt}");
+            let finished = laptop.run(who, &["sh", "-c", &script])?;
+            assert!(!finished.status.success(), "{who:?}: {attempt}: {finished:?}");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn two_at_once_do_not_meet() -> Result<()> {
     let laptop = Laptop::create()?;

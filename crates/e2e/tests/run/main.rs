@@ -6,6 +6,7 @@
 mod clients;
 mod confined;
 mod identity;
+mod inbound;
 mod journey;
 mod life;
 mod names;
@@ -88,7 +89,12 @@ impl Laptop {
 
     /// `weir run -- COMMAND` in the background.
     fn start(&self, who: RunAs, command: &[&str]) -> Result<Program> {
+        self.start_with(who, &[], command)
+    }
+
+    /// `weir run OPTIONS -- COMMAND` in the background.
+    fn start_with(&self, who: RunAs, options: &[&str], command: &[&str]) -> Result<Program> {
         self.pod
-            .start(who, self.weir.to_str().unwrap(), self.arguments(&[], command))
+            .start(who, self.weir.to_str().unwrap(), self.arguments(options, command))
     }
 }

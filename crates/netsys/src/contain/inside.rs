@@ -1,5 +1,5 @@
-//! The keeper's side: makes the namespaces, furnishes them, hands the sockets out, waits for the network,
-//! runs the command. One process with one thread; the command is its child.
+//! The keeper's side: makes the namespaces, furnishes them, hands the sockets out, leaves the porter there,
+//! runs the command. One process with one thread; porter and command are its children.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
@@ -18,7 +18,7 @@ use rustix::process::{Pid, Signal, getegid, geteuid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::keep::{self, Ended};
-use super::{Families, Network, Plan, Signals, Wanted};
+use super::{Families, Network, Plan, Signals, Wanted, porter};
 use crate::fdpass::Channel;
 use crate::netlink::{Changes, LinkIndex};
 use crate::sys;
@@ -54,8 +54,8 @@ const FURNISHING: [CapabilitySet; 2] = [CapabilitySet::NET_ADMIN, CapabilitySet:
 /// A step that failed: the first byte of the answer and the text.
 type Failed = (u8, String);
 
-/// The keeper's whole life; answers its exit code where it does not end by a signal.
-pub(super) fn run(plan: &Plan<'_>, channel: &Channel, parent: Pid) -> u8 {
+/// The keeper's whole life; answers its exit code where it does not end by a signal. `door` is the porter's.
+pub(super) fn run(plan: &Plan<'_>, channel: Channel, door: Channel, parent: Pid) -> u8 {
     let prepared = enter(parent).and_then(|()| {
         put_over(&plan.over)?;
         links().map_err(step("make the link"))?;
@@ -67,23 +67,39 @@ pub(super) fn run(plan: &Plan<'_>, channel: &Channel, parent: Pid) -> u8 {
     let told = match &prepared {
         Ok((note, sockets)) => {
             let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-            tell(channel, DONE, note, &sockets)
+            tell(&channel, DONE, note, &sockets)
         }
-        Err((kind, text)) => tell(channel, *kind, text, &[]),
+        Err((kind, text)) => tell(&channel, *kind, text, &[]),
     };
     // The caller's copies are the only ones from here on: when it goes, connections are refused at once.
     let prepared = prepared.map(drop);
-    if prepared.is_err() || told.is_err() || !matches!(channel.receive(), Ok(Some(_))) {
+    if prepared.is_err() || told.is_err() {
         return 1;
     }
-    if let Err((kind, text)) = give_up_rights().map_err(step("drop privileges")) {
-        drop(tell(channel, kind, &text, &[]));
+    let (channel, posted) = post_porter(channel, door);
+    let Some(channel) = channel.filter(|channel| matches!(channel.receive(), Ok(Some(_)))) else {
+        return 1;
+    };
+    if let Err((kind, text)) = posted.and_then(|()| give_up_rights().map_err(step("drop privileges"))) {
+        drop(tell(&channel, kind, &text, &[]));
         return 1;
     }
-    if tell(channel, DONE, "", &[]).is_err() {
+    if tell(&channel, DONE, "", &[]).is_err() {
         return 1;
     }
+    drop(channel);
     keep(plan)
+}
+
+/// Forks the porter. Each of the two processes closes the end that is the other's; the porter never returns.
+fn post_porter(channel: Channel, door: Channel) -> (Option<Channel>, Result<(), Failed>) {
+    let keeper = rustix::process::getpid();
+    let mut ends = (Some(channel), Some(door));
+    let posted = sys::process::fork(|| {
+        drop(ends.0.take());
+        ends.1.take().map_or(1, |door| porter::run(&door, keeper))
+    });
+    (ends.0.take(), posted.map(drop).map_err(step("start the porter")))
 }
 
 fn tell(channel: &Channel, kind: u8, text: &str, sockets: &[std::os::fd::BorrowedFd<'_>]) -> io::Result<()> {

@@ -164,9 +164,16 @@ pub(super) fn from_outside(
     own: &[IpAddr],
     mark: Option<SocketMark>,
     outbound: &Outbound,
+    inbound: &Inbound,
     dns: Dns,
+    v6: PassthroughV6,
 ) -> Vec<Clause> {
-    let mut clauses: Vec<_> = mark.map(marked).into_iter().collect();
+    let inside = loopback(outbound);
+    let mut clauses = vec![];
+    if let Some(mark) = mark {
+        clauses.extend(passthrough(v6));
+        clauses.extend(own_traffic(&[Sign::Mark(mark)], &inside, inbound));
+    }
     if let Dns::All { to_port } = dns {
         for protocol in [IpProtocol::Udp, IpProtocol::Tcp] {
             clauses.push(Clause {
@@ -176,7 +183,6 @@ pub(super) fn from_outside(
             });
         }
     }
-    let inside = loopback(outbound);
     clauses.push(stays(&inside, own));
     clauses.extend(selection(outbound, &inside));
     clauses
@@ -186,7 +192,12 @@ pub(super) fn from_outside(
 const DNS_PORT: u16 = 53;
 
 pub(super) fn uncarried(own: &[IpAddr], mark: Option<SocketMark>, outbound: &Outbound) -> Vec<Clause> {
-    let mut clauses: Vec<_> = mark.map(marked).into_iter().collect();
+    let marked = mark.map(|mark| Clause {
+        when: vec![Condition::SocketHas(vec![Sign::Mark(mark)])],
+        then: Action::Leave,
+        purpose: "made by the proxy",
+    });
+    let mut clauses: Vec<_> = marked.into_iter().collect();
     clauses.push(Clause {
         when: vec![Condition::Protocol(IpProtocol::Tcp)],
         then: Action::Leave,
@@ -199,14 +210,6 @@ pub(super) fn uncarried(own: &[IpAddr], mark: Option<SocketMark>, outbound: &Out
         purpose: "cannot be carried",
     });
     clauses
-}
-
-fn marked(mark: SocketMark) -> Clause {
-    Clause {
-        when: vec![Condition::SocketHas(vec![Sign::Mark(mark)])],
-        then: Action::Leave,
-        purpose: "made by the proxy",
-    }
 }
 
 fn stays(loopback: &[IpNet], own: &[IpAddr]) -> Clause {

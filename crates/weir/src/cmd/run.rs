@@ -1,8 +1,10 @@
 //! `weir run`: a command in a network of its own, captured, with its sidecar. The proxy, DNS and discovery
 //! stay in the caller's network; the sockets they listen on are made inside and passed out.
 
+mod inside;
 mod names;
 mod network;
+mod publish;
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -12,17 +14,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use diagnose::journey::{self, Journey, Printer, Style};
+use diagnose::journey::{self, Journey, MadeBy, Printer, Style};
 use model::event::Event;
 use model::{ObjectName, ports};
 use netsys::contain::{self, Contained, Ended, Families, Network, Plan, Signals, Wanted};
 use netsys::terminal;
-use proxy::{Kernel, Listeners};
+use proxy::Listeners;
 use rules::evaluate::Origin;
-use rules::{Facts, Family, Intent};
+use rules::{Facts, Family, Intent, SocketMark};
 use runtime::telemetry;
 use tokio::sync::mpsc;
 
+use self::inside::Both;
+use self::publish::Publish;
 use crate::servers::Places;
 use crate::sidecar::{self, Parts};
 use crate::socket;
@@ -50,6 +54,9 @@ const NAME_SERVICES: [&str; 3] = [
 /// the real endpoints and passes everything unknown through untouched. Service names resolve inside
 /// (nginx, nginx.sidecar, nginx.sidecar.svc.cluster.local), other names as outside.
 ///
+/// What listens inside can be reached from inside: at localhost, at the command's own address, and, with
+/// --as, by the services that this pod is an endpoint of; from outside by --publish.
+///
 /// What cannot be carried fails at once: UDP other than DNS, and ICMP (ping). Loopback inside is the
 /// command's own. The exit code is the command's; 125 means that weir failed, 126 that the command cannot be
 /// executed, 127 that it is missing.
@@ -61,6 +68,10 @@ pub(crate) struct Args {
     /// Run as this pod of the manifests: its addresses, and its namespace for short names
     #[arg(long = "as", value_name = "NAMESPACE/POD")]
     own: Option<ObjectName>,
+    /// Let others reach a port of the command: listen on ADDRESS (127.0.0.1) and PORT, and hand what comes
+    /// to the same or the second PORT of the command. Can be given several times
+    #[arg(short, long, value_name = "[ADDRESS:]PORT[:PORT]")]
+    publish: Vec<Publish>,
     /// Print on standard error where each connection and request goes, and why
     #[arg(long)]
     journey: bool,
@@ -85,6 +96,7 @@ fn compose(args: Args) -> Result<Ended> {
     let Args {
         manifests,
         own,
+        publish,
         journey: is_told,
         command,
     } = args;
@@ -118,12 +130,19 @@ fn compose(args: Args) -> Result<Ended> {
 
     let journey = is_told.then(|| start_journey(&contained.note)).transpose()?;
     let (watcher, printer) = journey.unzip();
-    let (listeners, dns) = sort(&mut contained)?;
+    let (mut listeners, dns) = sort(&mut contained)?;
+    if let Some(&own) = network.addresses.first() {
+        listeners.published = publish::listen(&publish, own)?;
+    }
+    let sockets = Both {
+        porter: Arc::clone(&contained.porter),
+        own: network.addresses,
+    };
     let sidecar = sidecar::start(Parts {
         source,
         workers: WORKERS,
         listeners,
-        sockets: Arc::new(Kernel::default()),
+        sockets: Arc::new(sockets),
         places: Places {
             socket: Some(socket),
             ..Places::default()
@@ -158,7 +177,7 @@ fn sockets() -> Vec<Wanted> {
     let at = |port| {
         [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()].map(|ip: IpAddr| SocketAddr::new(ip, port))
     };
-    let listeners = [at(ports::OUTBOUND), at(ports::DNS)]
+    let listeners = [at(ports::OUTBOUND), at(ports::INBOUND), at(ports::DNS)]
         .concat()
         .into_iter()
         .map(Wanted::Listener);
@@ -173,11 +192,15 @@ fn install(network: &Network, families: Families, dumped: bool) -> Result<String
         Families::V4 => &[Family::V4],
         Families::Both => &Family::ALL,
     };
-    let intent = Intent::contained(network.addresses.clone(), None);
+    let mark = SocketMark::exact(inside::MARK);
+    let intent = Intent::contained(network.addresses.clone(), Some(mark));
     let plan = rules::plan(&intent, &Facts::fresh(families)).map_err(|mistakes| {
         let mistakes: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
         anyhow!(mistakes.join("; "))
     })?;
+    if plan.passthrough_v6 {
+        netsys::links::add_passthrough_v6()?;
+    }
     let programs = netsys::rules::install_fresh(&plan)?;
     let dumps = programs
         .iter()
@@ -203,6 +226,7 @@ fn sort(contained: &mut Contained) -> Result<(Listeners, dns::Sockets)> {
             .port()
         {
             ports::DNS => dns.listeners.push(listener),
+            ports::INBOUND => listeners.inbound.push(listener),
             _ => listeners.outbound.push(listener),
         }
     }
@@ -215,10 +239,14 @@ fn start_journey(dumps: &str) -> Result<(mpsc::Sender<Event>, Printer)> {
     let rulesets = dumps
         .map(|(family, dump)| rules::parse(family, dump))
         .collect::<Result<_, _>>()?;
-    let made_by = Origin::Socket {
+    let of_ours = |mark| Origin::Socket {
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
-        mark: 0,
+        mark,
+    };
+    let made_by = MadeBy {
+        application: of_ours(0),
+        proxy: of_ours(inside::MARK),
     };
     let out = std::io::stderr();
     let columns = terminal::columns(&out);

@@ -121,6 +121,7 @@ impl Stage {
         let (ours, source) = ours.expect("connected");
         self.number.set(self.number.get() + 1);
         let origin = Origin {
+            is_published: false,
             connection: self.number.get(),
             direction: Direction::Outbound,
             source: Remote::new(source),

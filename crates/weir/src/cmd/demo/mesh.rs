@@ -12,7 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
-use diagnose::journey::{self, RuleOf};
+use diagnose::journey::{self, MadeBy, RuleOf};
 use model::ObjectName;
 use model::event::Event;
 use netsys::netlink::{Changes, LinkIndex};
@@ -215,10 +215,14 @@ fn start_pod(name: &'static str, address: Ipv4Addr, netns: Netns, level: &Level)
     let app = listener
         .map(|listener| start_app(name, &netns, listener))
         .transpose()?;
-    let made_by = Origin::Socket {
+    let of_ours = |mark| Origin::Socket {
         uid: rustix::process::geteuid().as_raw(),
         gid: rustix::process::getegid().as_raw(),
-        mark: 0,
+        mark,
+    };
+    let made_by = MadeBy {
+        application: of_ours(0),
+        proxy: of_ours(MARK),
     };
     Ok(Pod {
         name,

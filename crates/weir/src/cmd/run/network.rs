@@ -16,13 +16,15 @@ const ROUTES_MAX: usize = 1000;
 
 /// A family that the caller has no default route for gets routes to what the caller reaches and to what
 /// the manifests name. With a default route every connection would seem to succeed, since the proxy takes
-/// it, and a client that tries IPv6 first would never try IPv4.
+/// it, and a client that tries IPv6 first would never try IPv4. Without any route there is an IPv6 address
+/// only where the pod has one. The pod's own addresses come first.
 pub(super) fn of(snapshot: &Snapshot, reachable: &[IpNet]) -> Network {
     let mut network = Network::default();
     let own = snapshot.own.as_ref().map_or(&[][..], |own| &own.addresses);
     for fallback in [IpAddr::V4(OWN_V4), IpAddr::V6(OWN_V6)] {
         let same_family = |ip: &IpAddr| ip.is_ipv4() == fallback.is_ipv4();
-        let address = own.iter().copied().find(same_family).unwrap_or(fallback);
+        let of_pod = own.iter().copied().find(same_family);
+        let address = of_pod.unwrap_or(fallback);
         let mut routes: Vec<IpNet> = reachable
             .iter()
             .copied()
@@ -36,11 +38,12 @@ pub(super) fn of(snapshot: &Snapshot, reachable: &[IpNet]) -> Network {
         if routes.len() > ROUTES_MAX {
             routes = vec![default_route(fallback)];
         }
-        if !routes.is_empty() {
+        if address.is_ipv4() || of_pod.is_some() || !routes.is_empty() {
             network.addresses.push(address);
-            network.routes.extend(routes);
         }
+        network.routes.extend(routes);
     }
+    network.addresses.sort_by_key(|address| !own.contains(address));
     network
 }
 
