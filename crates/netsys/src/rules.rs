@@ -1,7 +1,10 @@
-//! Rule sets in the kernel, by the iptables programs: dumped, brought to what is wanted, removed.
+//! Rule sets in the kernel, by the programs of iptables or by `nft`: dumped, brought to what is wanted, removed.
 //! Everything acts on the network namespace of the calling thread (see [`crate::netns::Netns::run`]).
 
+mod choice;
 mod lock;
+mod native;
+mod nf_tables;
 mod program;
 mod session;
 mod table;
@@ -10,9 +13,10 @@ pub mod undo;
 use rules::diff::{Changes, changes};
 use rules::{Plan, Ruleset};
 
+pub use self::choice::Choice;
 pub use self::lock::Lock;
 pub use self::program::{Backend, Programs};
-pub use self::session::{Choice, Done, Session};
+pub use self::session::{Done, Session};
 
 /// What went wrong with the packet filter's programs.
 #[derive(Debug, thiserror::Error)]
@@ -88,7 +92,10 @@ fn advice(said: &str) -> &'static str {
          or give the init container these capabilities"
     } else if said.contains("does not exist") || said.contains("No chain/target/match") {
         "\nThe kernel lacks a module for it: load nf_nat, xt_REDIRECT, xt_owner, xt_comment (modprobe), \
-         or try the other variant with --force-iptables-binary"
+         or try another back-end with --backend"
+    } else if said.contains("Could not process rule") {
+        "\nThe kernel lacks something of nf_tables for it: load nft_chain_nat, nft_redir, nft_reject_inet \
+         (modprobe), or try another back-end with --backend"
     } else {
         ""
     }

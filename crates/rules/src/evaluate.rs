@@ -8,7 +8,8 @@ use std::fmt;
 use std::net::IpAddr;
 
 use crate::ruleset::{
-    Chain, ChainKind, IpProtocol, Match, Policy, PortRange, Rule, Ruleset, Table, TableName, Target, Test,
+    Chain, ChainKind, IpProtocol, Match, PURPOSE, Policy, PortRange, Rule, Ruleset, Table, TableName, Target,
+    Test,
 };
 
 /// The first packet of a connection.
@@ -94,7 +95,7 @@ impl Step {
     #[must_use]
     pub fn purpose(&self) -> &str {
         let comment = self.rule.comment().unwrap_or_default();
-        comment.strip_prefix("weir: ").unwrap_or(comment)
+        comment.strip_prefix(PURPOSE).unwrap_or(comment)
     }
 }
 
@@ -378,6 +379,7 @@ impl Walk<'_> {
         Some(match test {
             Test::Source(net) => net.contains(&view.source),
             Test::Destination(net) => net.contains(&view.destination?),
+            Test::Destinations(addresses) => addresses.contains(view.destination?),
             Test::InInterface(name) => device(&view.in_device, name),
             Test::OutInterface(name) => device(&view.out_device, name),
             Test::Protocol(protocol) => *protocol == view.protocol,
@@ -385,13 +387,19 @@ impl Walk<'_> {
             Test::DestinationPort(range) => within(range, view.destination_port),
             Test::DestinationPorts(ranges) => ranges.iter().any(|range| within(range, view.destination_port)),
             Test::Uid(first, last) => (*first..=*last).contains(&view.owner?.0),
+            Test::Uids(ranges) => within_any(ranges, view.owner?.0),
             Test::Gid(first, last) => (*first..=*last).contains(&view.owner?.1),
+            Test::Gids(ranges) => within_any(ranges, view.owner?.1),
             Test::Mark(mark) => mark.matches(view.mark),
             Test::State(states) => new_connection_is_in(states)?,
             Test::Comment(_) => true,
             Test::Other(_) => return None,
         })
     }
+}
+
+fn within_any(ranges: &[(u32, u32)], id: u32) -> bool {
+    ranges.iter().any(|(first, last)| (*first..=*last).contains(&id))
 }
 
 /// Targets that look at a packet, or change what no test here looks at.

@@ -10,6 +10,7 @@ pub mod diff;
 pub mod evaluate;
 pub mod flags;
 pub mod intent;
+pub mod nft;
 pub mod parse;
 pub mod plan;
 pub mod render;

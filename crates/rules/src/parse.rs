@@ -268,7 +268,7 @@ fn network(text: &str) -> Option<IpNet> {
     }
 }
 
-fn protocol(text: &str) -> Option<IpProtocol> {
+pub(crate) fn protocol(text: &str) -> Option<IpProtocol> {
     let known = |number: u8| match number {
         1 => IpProtocol::Icmp,
         6 => IpProtocol::Tcp,

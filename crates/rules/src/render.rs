@@ -1,11 +1,14 @@
-//! A plan as iptables rules: one [`Ruleset`] for each family, holding our chains and the jumps to them.
-//! A clause with a list becomes one rule for each member.
+//! A plan as rules: one [`Ruleset`] for each family. For iptables it holds our chains and the jumps to them,
+//! and a clause with a list becomes one rule for each member; for nftables it holds the hooks themselves,
+//! as the table is ours, and a list is a set.
 
-use ipnet::IpNet;
+mod conditions;
 
-use crate::plan::{Action, Clause, Condition, Family, Plan, Sign};
+use self::conditions::tests;
+pub(crate) use self::conditions::{ids, port_set};
+use crate::plan::{Action, Clause, Condition, Family, Plan};
 use crate::ruleset::{
-    Chain, ChainKind, IpProtocol, Match, Policy, PortRange, Rule, Ruleset, Table, TableName, Target, Test,
+    Chain, ChainKind, IpProtocol, Match, PURPOSE, Policy, Rule, Ruleset, Table, TableName, Target, Test,
 };
 
 /// Chain for connections that are made in the namespace.
@@ -13,16 +16,29 @@ pub const OUTPUT_CHAIN: &str = "WEIR_OUTPUT";
 /// Chain for connections that come in.
 pub const INBOUND_CHAIN: &str = "WEIR_INBOUND";
 
-/// One rule set a family of the plan, ready to be compared with a dump or applied.
-#[must_use]
-pub fn render(plan: &Plan) -> Vec<Ruleset> {
-    plan.families
-        .iter()
-        .map(|&family| of_family(plan, family))
-        .collect()
+/// The language that rules are written in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dialect {
+    /// That of iptables, whatever keeps its rules.
+    Iptables,
+    /// That of nftables, in a table of our own.
+    Nft,
 }
 
-fn of_family(plan: &Plan, family: Family) -> Ruleset {
+/// One iptables rule set a family of the plan, ready to be compared with a dump or applied.
+#[must_use]
+pub fn render(plan: &Plan) -> Vec<Ruleset> {
+    render_for(Dialect::Iptables, plan)
+}
+
+/// One rule set a family of the plan.
+#[must_use]
+pub fn render_for(dialect: Dialect, plan: &Plan) -> Vec<Ruleset> {
+    let families = plan.families.iter();
+    families.map(|&family| of_family(dialect, plan, family)).collect()
+}
+
+fn of_family(dialect: Dialect, plan: &Plan, family: Family) -> Ruleset {
     let filter = [("OUTPUT", OUTPUT_CHAIN, &plan.leaving, "what leaves")];
     let nat = [
         (
@@ -34,8 +50,8 @@ fn of_family(plan: &Plan, family: Family) -> Ruleset {
         ("OUTPUT", OUTPUT_CHAIN, &plan.outbound, "connections made here"),
     ];
     let tables = [
-        table(TableName::Filter, &filter, family),
-        table(TableName::Nat, &nat, family),
+        table(dialect, TableName::Filter, &filter, family),
+        table(dialect, TableName::Nat, &nat, family),
     ];
     Ruleset {
         family,
@@ -49,24 +65,31 @@ fn of_family(plan: &Plan, family: Family) -> Ruleset {
 /// Built-in chain, our chain, what it holds, what that is about.
 type Hook<'a> = (&'static str, &'static str, &'a Vec<Clause>, &'static str);
 
-fn table(name: TableName, hooks: &[Hook<'_>], family: Family) -> Table {
+fn table(dialect: Dialect, name: TableName, hooks: &[Hook<'_>], family: Family) -> Table {
     let mut builtin = vec![];
     let mut own = vec![];
     for &(hook, chain, clauses, about) in hooks {
-        let rules: Vec<_> = clauses.iter().flat_map(|clause| rules(clause, family)).collect();
+        let rules: Vec<_> = clauses
+            .iter()
+            .flat_map(|clause| rules(dialect, clause, family))
+            .collect();
         if rules.is_empty() {
             continue;
         }
-        builtin.push(Chain {
+        let mut hooked = Chain {
             name: hook.to_owned(),
             kind: ChainKind::Builtin(Policy::Accept),
-            rules: vec![jump(chain, clauses, about)],
-        });
-        own.push(Chain {
-            name: chain.to_owned(),
-            kind: ChainKind::User,
             rules,
-        });
+        };
+        if dialect == Dialect::Iptables {
+            let jump = vec![jump(chain, clauses, about)];
+            own.push(Chain {
+                name: chain.to_owned(),
+                kind: ChainKind::User,
+                rules: std::mem::replace(&mut hooked.rules, jump),
+            });
+        }
+        builtin.push(hooked);
     }
     builtin.append(&mut own);
     Table {
@@ -77,12 +100,8 @@ fn table(name: TableName, hooks: &[Hook<'_>], family: Family) -> Table {
 
 /// Only TCP is sent through a chain that decides about nothing else.
 fn jump(chain: &str, clauses: &[Clause], about: &str) -> Rule {
-    let acts_on_tcp_only = clauses
-        .iter()
-        .filter(|clause| clause.then != Action::Leave)
-        .all(|clause| clause.when.contains(&Condition::Protocol(IpProtocol::Tcp)));
     let mut matches = vec![];
-    if acts_on_tcp_only {
+    if tcp_only(clauses) {
         matches.push(yes(Test::Protocol(IpProtocol::Tcp)));
     }
     matches.push(purpose(about));
@@ -92,10 +111,17 @@ fn jump(chain: &str, clauses: &[Clause], about: &str) -> Rule {
     }
 }
 
-fn rules(clause: &Clause, family: Family) -> Vec<Rule> {
+fn tcp_only(clauses: &[Clause]) -> bool {
+    clauses
+        .iter()
+        .filter(|clause| clause.then != Action::Leave)
+        .all(|clause| clause.when.contains(&Condition::Protocol(IpProtocol::Tcp)))
+}
+
+fn rules(dialect: Dialect, clause: &Clause, family: Family) -> Vec<Rule> {
     let mut alternatives: Vec<Vec<Match>> = vec![vec![]];
     for condition in &clause.when {
-        let tests = tests(condition, family);
+        let tests = tests(dialect, condition, family);
         alternatives = alternatives
             .iter()
             .flat_map(|so_far| {
@@ -109,9 +135,10 @@ fn rules(clause: &Clause, family: Family) -> Vec<Rule> {
         Action::Redirect(port) => Target::Redirect(port),
         Action::Leave => Target::Return,
         Action::Reject => Target::Reject(
-            match family {
-                Family::V4 => "icmp-port-unreachable",
-                Family::V6 => "icmp6-port-unreachable",
+            match (dialect, family) {
+                (Dialect::Nft, _) => PORT_UNREACHABLE,
+                (Dialect::Iptables, Family::V4) => "icmp-port-unreachable",
+                (Dialect::Iptables, Family::V6) => "icmp6-port-unreachable",
             }
             .to_owned(),
         ),
@@ -119,7 +146,8 @@ fn rules(clause: &Clause, family: Family) -> Vec<Rule> {
     alternatives
         .into_iter()
         .map(|mut matches| {
-            let asks_port = |found: &Match| matches!(found.test, Test::DestinationPort(_));
+            let asks_port =
+                |found: &Match| matches!(found.test, Test::DestinationPort(_) | Test::DestinationPorts(_));
             let asks_protocol = |found: &Match| matches!(found.test, Test::Protocol(_));
             if matches.iter().any(asks_port) && !matches.iter().any(asks_protocol) {
                 matches.push(yes(Test::Protocol(IpProtocol::Tcp)));
@@ -134,60 +162,18 @@ fn rules(clause: &Clause, family: Family) -> Vec<Rule> {
         .collect()
 }
 
-/// The ways in which a condition can hold: any one of the outer list, all of an inner one.
-fn tests(condition: &Condition, family: Family) -> Vec<Vec<Match>> {
-    let own_family = |nets: &[IpNet]| -> Vec<IpNet> {
-        nets.iter()
-            .copied()
-            .filter(|net| Family::of(net.addr()) == family)
-            .collect()
-    };
-    let one = |test| vec![vec![yes(test)]];
-    match condition {
-        Condition::Protocol(protocol) => one(Test::Protocol(*protocol)),
-        Condition::OverLoopback => one(Test::OutInterface("lo".to_owned())),
-        Condition::From(address) if Family::of(*address) == family => one(Test::Source((*address).into())),
-        Condition::From(_) => vec![],
-        Condition::To(nets) => own_family(nets)
-            .into_iter()
-            // The kernel does not keep a match on everything.
-            .map(|net| match net.prefix_len() {
-                0 => vec![],
-                _ => vec![yes(Test::Destination(net))],
-            })
-            .collect(),
-        Condition::NotTo(nets) => {
-            let nots = own_family(nets)
-                .into_iter()
-                .map(|net| not(Test::Destination(net)));
-            vec![nots.collect()]
-        }
-        Condition::ToPort(ports) => ports
-            .iter()
-            .map(|&port| vec![yes(Test::DestinationPort(PortRange::from(port)))])
-            .collect(),
-        Condition::NotToPort(port) => vec![vec![not(Test::DestinationPort(PortRange::from(*port)))]],
-        Condition::SocketHas(signs) => signs.iter().map(|sign| vec![yes(socket_test(*sign))]).collect(),
-    }
-}
-
-fn socket_test(sign: Sign) -> Test {
-    match sign {
-        Sign::Uid(id) => Test::Uid(id, id),
-        Sign::Gid(id) => Test::Gid(id, id),
-        Sign::Mark(mark) => Test::Mark(mark),
-    }
-}
+/// What `reject` of nftables tells the sender where nothing else is said.
+pub(crate) const PORT_UNREACHABLE: &str = "port-unreachable";
 
 /// The order in which a dump shows the matches of a rule.
-fn rank(test: &Test) -> u8 {
+pub(crate) fn rank(test: &Test) -> u8 {
     match test {
         Test::Source(_) => 0,
-        Test::Destination(_) => 1,
+        Test::Destination(_) | Test::Destinations(_) => 1,
         Test::InInterface(_) => 2,
         Test::OutInterface(_) => 3,
         Test::Protocol(_) => 4,
-        Test::SourcePort(_) | Test::DestinationPort(_) => 5,
+        Test::SourcePort(_) | Test::DestinationPort(_) | Test::DestinationPorts(_) => 5,
         _ => 6,
     }
 }
@@ -201,5 +187,5 @@ fn not(test: Test) -> Match {
 }
 
 fn purpose(text: &str) -> Match {
-    yes(Test::Comment(format!("weir: {text}")))
+    yes(Test::Comment(format!("{PURPOSE}{text}")))
 }

@@ -201,8 +201,6 @@ fn a_list_of_ten_thousand_is_planned_and_has_no_rule_twice() {
     };
     let plan = plan(&flags.intent().unwrap(), &Facts::fresh(&[Family::V4])).unwrap();
     let rules = &render(&plan)[0];
-    let included = rules
-        .purposes()
-        .filter(|purpose| *purpose == "weir: included network");
+    let included = rules.purposes().filter(|purpose| *purpose == "included network");
     assert_eq!(included.count(), 10_000);
 }

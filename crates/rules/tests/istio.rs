@@ -1,5 +1,6 @@
 //! Standing in for istio-iptables: for the same flags, each packet has the same fate under Weir's rules
-//! as under a rule set laid out as istio-iptables documents its own (see docs/istio-iptables.md).
+//! as under a rule set laid out as istio-iptables documents its own (see docs/istio-iptables.md), and as
+//! under Weir's rules for nftables, which survive being printed and read back.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,7 +13,7 @@ use ipnet::IpNet;
 use proptest::prelude::*;
 use rules::plan::Facts;
 use rules::ruleset::IpProtocol;
-use rules::{Family, Fate, Flags, Origin, Packet, evaluate, parse, plan, render};
+use rules::{Family, Fate, Flags, Origin, Packet, evaluate, nft, parse, plan, render};
 
 /// One setting of the flags, with one user and one group: more of them are a set for Weir and not for the model.
 #[derive(Clone, Debug)]
@@ -252,13 +253,20 @@ proptest! {
         // Without a capture flag Weir installs nothing at all: written down as a difference.
         prop_assume!(!intent.captures_nothing());
         let plan = plan(&intent, &Facts::fresh(&Family::ALL)).unwrap();
-        for ours in render(&plan) {
+        let native = nft::render(&plan);
+        for inet in [true, false] {
+            let text = nft::transaction(&[], &native, inet);
+            prop_assert_eq!(&nft::parse(&text), &native, "{}", text);
+        }
+        for (ours, native) in render(&plan).into_iter().zip(native) {
             let model = parse(ours.family, &setting.model(ours.family)).unwrap();
             let packets = packets().into_iter().filter(|packet| Family::of(packet.destination) == ours.family);
             for packet in packets {
                 let (we, they) = (evaluate(&ours, &packet), evaluate(&model, &packet));
                 prop_assert_ne!(they.fate, Fate::Unknown, "{:?}", they.path.last());
                 prop_assert_eq!(we.fate, they.fate, "{:?}\nours:\n{}theirs:\n{}", packet, ours, model);
+                let by_nft = evaluate(&native, &packet).fate;
+                prop_assert_eq!(by_nft, we.fate, "{:?}\nnftables:\n{}iptables:\n{}", packet, native, ours);
             }
         }
     }

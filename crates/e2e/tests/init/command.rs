@@ -14,7 +14,20 @@ fn pod() -> Result<Pod> {
     Ok(pod)
 }
 
+/// With rules by iptables-nft, unless it is said otherwise: what is there is then seen by iptables-save.
 fn init(pod: &Pod, arguments: &str) -> Result<Finished> {
+    let writes = !["--cleanup", "--confirm", "--force", "--backend"]
+        .iter()
+        .any(|flag| {
+            arguments
+                .split_whitespace()
+                .any(|given| given.starts_with(flag) && given != "--confirm-within")
+        });
+    let by = if writes { "--backend iptables-nft" } else { "" };
+    init_as_it_fits(pod, &format!("{arguments} {by}"))
+}
+
+fn init_as_it_fits(pod: &Pod, arguments: &str) -> Result<Finished> {
     let mut all = vec!["init"];
     all.extend(arguments.split_whitespace());
     weir::run(pod, &all)
@@ -245,7 +258,7 @@ fn a_dry_run_prints_what_a_run_writes_and_writes_nothing() -> Result<()> {
         .run_as(
             RunAs::Application,
             &binary.to_string_lossy(),
-            ["init", "--sidecar", "-n"],
+            ["init", "--sidecar", "-n", "--backend", "iptables"],
         )?
         .text();
     assert_eq!((rules(&pod)?, on_lo(&pod)?), before);
@@ -342,7 +355,7 @@ fn the_environment_of_istio_iptables_is_understood_and_the_command_line_wins() -
         "ISTIO_OUTBOUND_OWNER_GROUPS=*",
         "REDIRECT_DNS=false",
         "DRY_RUN=false",
-        "FORCE_IPTABLES_BINARY=",
+        "FORCE_IPTABLES_BINARY=nft",
     ];
     let binary = binary.to_string_lossy();
     let arguments = [binary.as_ref(), "init", "-b", "8080", "-g", "77", "-p", "16001"];
@@ -368,7 +381,7 @@ fn the_arguments_that_an_injector_gives_are_the_preset() -> Result<()> {
     init(&pod, "--sidecar")?;
     let arguments = "-p 15001 -z 15006 -u 1337 -m REDIRECT -i * -b * -d 15090,15021,15020 \
                      --log_output_level=default:info --reconcile --dual-stack=true -t 1337 -r 133 --redirect-dns=false";
-    let mut all = vec!["init", "-x", ""];
+    let mut all = vec!["init", "--force-iptables-binary", "nft", "-x", ""];
     all.extend(arguments.split_whitespace());
     let said = weir::run(&pod, &all)?.text();
     // The order of the excluded ports is another.
@@ -469,7 +482,8 @@ fn a_family_that_cannot_be_captured_is_an_error_and_no_hole() -> Result<()> {
     // A directory that has everything but ip6tables. System directories are looked in as well, so they
     // are hidden from the program.
     let hide = "mount --make-rprivate / && for v in -nft -legacy ''; do for w in save restore; do \
-                mount --bind /dev/null /usr/sbin/ip6tables$v-$w; done; done && \"$0\" init --sidecar";
+                mount --bind /dev/null /usr/sbin/ip6tables$v-$w; done; done && \
+                \"$0\" init --sidecar --backend iptables";
     let binary = weir::binary()?;
     let binary = binary.to_string_lossy();
     let finished = pod.try_run(
@@ -570,7 +584,7 @@ fn rules_move_from_one_back_end_to_the_other_when_asked() -> Result<()> {
     init(&pod, "--sidecar --force-iptables-binary legacy")?;
     assert!(saved(&pod, "legacy", &[])?.contains("WEIR_OUTPUT"));
     // Without being asked it stays where the rules are.
-    let said = init(&pod, "--sidecar")?.text();
+    let said = init_as_it_fits(&pod, "--sidecar")?.text();
     assert!(
         said.contains("Nothing to do") && said.contains("iptables-legacy"),
         "{said}"

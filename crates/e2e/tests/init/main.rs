@@ -2,6 +2,7 @@
 
 mod command;
 mod contained;
+mod native;
 mod packets;
 mod replace;
 mod roundtrip;

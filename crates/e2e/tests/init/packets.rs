@@ -1,5 +1,5 @@
-//! Where each packet goes: `rules::evaluate` says it, a real socket in a real namespace shows it, on both
-//! variants of iptables. The number of cases is printed.
+//! Where each packet goes: `rules::evaluate` says it, a real socket in a real namespace shows it, on every
+//! back-end. The number of cases is printed.
 
 use std::io::Read;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
@@ -277,7 +277,11 @@ fn install(pod: &Pod, setting: &Setting, backend: Backend) -> Result<Vec<Ruleset
         for table in dumps.iter_mut().flat_map(|dump| &mut dump.tables) {
             table.chains.retain(|chain| chain.name != "WEIR_MADE_THIS_TABLE");
         }
-        ensure!(dumps == rules::render(&plan), "the kernel holds something else");
+        let wanted = match backend {
+            Backend::Nft => rules::nft::render(&plan),
+            _ => rules::render(&plan),
+        };
+        ensure!(dumps == wanted, "the kernel holds something else");
         Ok(dumps)
     })?
 }
@@ -311,7 +315,7 @@ fn the_kernel_does_with_every_packet_what_evaluate_says() -> Result<()> {
     listen(&other)?;
 
     let (mut asked, mut redirected) = (0, 0);
-    for backend in [Backend::IptablesNft, Backend::IptablesLegacy] {
+    for backend in [Backend::IptablesNft, Backend::IptablesLegacy, Backend::Nft] {
         for setting in SETTINGS.map(setting) {
             let held = install(&pod, &setting, backend)?;
             for (origin, cases) in cases(&pod)? {

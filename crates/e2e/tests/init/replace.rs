@@ -14,7 +14,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use rules::{Flags, plan};
 
-const BACKENDS: [Backend; 2] = [Backend::IptablesNft, Backend::IptablesLegacy];
+const BACKENDS: [Backend; 3] = [Backend::IptablesNft, Backend::IptablesLegacy, Backend::Nft];
 
 fn install(flags: &Flags, backend: Backend) -> Result<bool> {
     let intent = flags.intent().map_err(|mistakes| anyhow!("{mistakes:?}"))?;

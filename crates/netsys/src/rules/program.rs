@@ -19,11 +19,15 @@ pub enum Backend {
     IptablesLegacy,
     /// Whatever is called `iptables`, where it does not say which it is.
     Iptables,
+    /// Native nftables: tables of Weir's own, written by `nft`.
+    Nft,
 }
 
 impl Backend {
-    /// In the order in which they are looked for.
-    pub const ALL: [Self; 3] = [Self::IptablesLegacy, Self::IptablesNft, Self::Iptables];
+    /// Those in the language of iptables, in the order in which they are looked for.
+    pub const IPTABLES: [Self; 3] = [Self::IptablesLegacy, Self::IptablesNft, Self::Iptables];
+    /// Every one.
+    pub const ALL: [Self; 4] = [Self::IptablesLegacy, Self::IptablesNft, Self::Iptables, Self::Nft];
 
     /// As the program is called, without its family: `iptables-nft`.
     #[must_use]
@@ -32,14 +36,17 @@ impl Backend {
             Self::IptablesNft => "iptables-nft",
             Self::IptablesLegacy => "iptables-legacy",
             Self::Iptables => "iptables",
+            Self::Nft => "nft",
         }
     }
 
-    fn suffix(self) -> &'static str {
+    /// What the names of its programs have after `iptables`; none where it has no such programs.
+    fn suffix(self) -> Option<&'static str> {
         match self {
-            Self::IptablesNft => "-nft",
-            Self::IptablesLegacy => "-legacy",
-            Self::Iptables => "",
+            Self::IptablesNft => Some("-nft"),
+            Self::IptablesLegacy => Some("-legacy"),
+            Self::Iptables => Some(""),
+            Self::Nft => None,
         }
     }
 }
@@ -69,7 +76,8 @@ impl Programs {
             Family::V4 => "iptables",
             Family::V6 => "ip6tables",
         };
-        let find = |what: &str| on_path(&format!("{base}{}-{what}", backend.suffix()));
+        let suffix = backend.suffix()?;
+        let find = |what: &str| on_path(&format!("{base}{suffix}-{what}"));
         Some(Self {
             family,
             backend,
@@ -120,31 +128,41 @@ impl Programs {
     }
 
     fn start(&self, program: &Path, arguments: &[&str], input: &str) -> Result<Started, Error> {
-        let name = name(program);
-        let mut command = Command::new(program);
-        command
-            .args(arguments)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        if self.backend != Backend::IptablesNft
-            && let Some(lock) = private_lock_file()
-        {
-            command.env("XTABLES_LOCKFILE", lock);
-        }
-        match command.spawn() {
-            Err(source) => Err(Error::Start {
-                program: name,
-                source,
-            }),
-            Ok(mut child) => {
-                if let Some(mut stdin) = child.stdin.take() {
-                    // It reads all of it before it writes anything, so this cannot get stuck; that it went
-                    // away early shows in its status.
-                    let _ = stdin.write_all(input.as_bytes());
-                }
-                Ok(Started { child, name })
+        let lock = match self.backend {
+            Backend::IptablesNft => None,
+            _ => private_lock_file(),
+        };
+        start(program, arguments, input, lock)
+    }
+}
+
+/// Starts a program with that text as its input.
+pub(super) fn start(
+    program: &Path,
+    arguments: &[&str],
+    input: &str,
+    lock: Option<OsString>,
+) -> Result<Started, Error> {
+    let name = name(program);
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .envs(lock.map(|lock| ("XTABLES_LOCKFILE", lock)));
+    match command.spawn() {
+        Err(source) => Err(Error::Start {
+            program: name,
+            source,
+        }),
+        Ok(mut child) => {
+            if let Some(mut stdin) = child.stdin.take() {
+                // It reads all of it before it writes anything, so this cannot get stuck; that it went
+                // away early shows in its status.
+                let _ = stdin.write_all(input.as_bytes());
             }
+            Ok(Started { child, name })
         }
     }
 }
@@ -176,7 +194,7 @@ impl Started {
 /// Users other than root often lack these.
 const SYSTEM_DIRECTORIES: &str = "/usr/local/sbin:/usr/sbin:/sbin";
 
-fn on_path(program: &str) -> Option<PathBuf> {
+pub(super) fn on_path(program: &str) -> Option<PathBuf> {
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     path.push(":");
     path.push(SYSTEM_DIRECTORIES);

@@ -3,9 +3,10 @@
 
 use rules::diff::changes;
 use rules::plan::{PASSTHROUGH_V6_OURS, PassthroughV6, Stack};
-use rules::ruleset::TableName;
 use rules::{Facts, Family, Plan, Ruleset};
 
+use super::choice::{Choice, Held, choose};
+use super::native::{self, Native};
 use super::program::{Backend, Programs};
 use super::{Error, Lock, apply, table};
 use crate::links;
@@ -16,25 +17,7 @@ pub struct Session {
     _lock: Lock,
     forced: Option<Backend>,
     families: [Held; 2],
-}
-
-/// One family: each back-end that can be read, with what it holds, and why others cannot.
-#[derive(Debug)]
-struct Held {
-    family: Family,
-    backends: Vec<(Programs, Ruleset)>,
-    unusable: Vec<String>,
-}
-
-/// The back-end that a family's rules go to.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Choice {
-    /// Which family.
-    pub family: Family,
-    /// Which back-end.
-    pub backend: Backend,
-    /// One clause for people.
-    pub why: &'static str,
+    native: Native,
 }
 
 /// What a session did.
@@ -51,10 +34,12 @@ impl Session {
     /// [`Error::Busy`] where another session goes on too long.
     pub fn open(forced: Option<Backend>) -> Result<Self, Error> {
         let lock = Lock::take()?;
+        let tables = native::tables();
         Ok(Self {
             _lock: lock,
             forced,
-            families: Family::ALL.map(Held::read),
+            native: Native::read(&tables)?,
+            families: Family::ALL.map(|family| Held::read(family, &tables)),
         })
     }
 
@@ -65,7 +50,7 @@ impl Session {
     pub fn facts(&self) -> Result<Facts, Error> {
         let physical_devices = links::physical_devices().map_err(Error::Facts)?;
         let ipv6_is_on = links::ipv6_is_on().map_err(Error::Facts)?;
-        let stack = |held: &Held| match held.choose(self.forced) {
+        let stack = |held: &Held| match choose(&[held], &self.native, self.forced) {
             Ok(_) => Stack::On,
             Err(error) => Stack::Uncapturable(error.to_string()),
         };
@@ -83,34 +68,25 @@ impl Session {
     /// # Errors
     /// Where there is none for one of them.
     pub fn choices(&self, families: &[Family]) -> Result<Vec<Choice>, Error> {
-        let wanted = self
-            .families
-            .iter()
-            .filter(|held| families.contains(&held.family));
-        wanted
-            .map(|held| {
-                let (programs, _, why) = held.choose(self.forced)?;
-                Ok(Choice {
-                    family: held.family,
-                    backend: programs.backend,
-                    why,
-                })
-            })
-            .collect()
+        let wanted = self.families.iter();
+        let wanted: Vec<_> = wanted.filter(|held| families.contains(&held.family)).collect();
+        choose(&wanted, &self.native, self.forced)
     }
 
     /// Whether any rule of ours is there.
     #[must_use]
     pub fn has_rules(&self) -> bool {
-        self.all().any(|(_, held)| !held.own().tables.is_empty())
+        self.native.is_there() || self.all().any(|(_, held)| !held.own().tables.is_empty())
     }
 
     /// What of ours is there, to be [put back](Self::put_back) later.
     #[must_use]
     pub fn own(&self) -> Vec<(Backend, Ruleset)> {
+        let native = self.native.held().iter();
         self.all()
             .map(|(programs, held)| (programs.backend, held.own()))
             .filter(|(_, own)| !own.tables.is_empty())
+            .chain(native.map(|held| (Backend::Nft, held.clone())))
             .collect()
     }
 
@@ -119,16 +95,16 @@ impl Session {
     /// # Errors
     /// Where a program or the kernel refuses.
     pub fn install(&self, plan: &Plan) -> Result<Done, Error> {
-        let wanted = rules::render(plan);
-        let mut targets = vec![];
-        for held in &self.families {
-            let ruleset = wanted.iter().find(|ruleset| ruleset.family == held.family);
-            if let Some(ruleset) = ruleset {
-                let (programs, _, _) = held.choose(self.forced)?;
-                targets.push((programs.backend, ruleset.clone()));
-            }
-        }
-        self.converge(&targets, plan.passthrough_v6)
+        let (by_iptables, by_nft) = (rules::render(plan), rules::nft::render(plan));
+        let targets = self.choices(&plan.families)?.into_iter().filter_map(|choice| {
+            let rendered = match choice.backend {
+                Backend::Nft => &by_nft,
+                _ => &by_iptables,
+            };
+            let ruleset = rendered.iter().find(|ruleset| ruleset.family == choice.family)?;
+            Some((choice.backend, ruleset.clone()))
+        });
+        self.converge(&targets.collect::<Vec<_>>(), plan.passthrough_v6)
     }
 
     /// Removes everything of ours from every back-end.
@@ -149,44 +125,69 @@ impl Session {
     }
 
     fn converge(&self, targets: &[(Backend, Ruleset)], passthrough_v6: bool) -> Result<Done, Error> {
-        let mut steps: Vec<(&Programs, &Ruleset, Ruleset)> = self
+        let mut steps: Vec<_> = self
             .all()
-            .map(|(programs, held)| {
-                let target = targets.iter().find(|(backend, wanted)| {
-                    (*backend, wanted.family) == (programs.backend, programs.family)
-                });
-                let mut wanted =
-                    target.map_or_else(|| Ruleset::empty(programs.family), |(_, wanted)| wanted.clone());
-                if programs.backend == Backend::IptablesNft {
-                    table::mark_made(held, &mut wanted);
-                }
-                (programs, held, wanted)
-            })
-            .filter(|(_, held, wanted)| !changes(held, wanted).is_empty())
+            .map(|(programs, held)| self.iptables_step(programs, held, targets))
+            .chain([self.native_step(targets)])
+            .filter(Step::is_needed)
             .collect();
         // New rules first, so that moving from one back-end to another leaves no gap.
-        steps.sort_by_key(|(_, _, wanted)| wanted.tables.is_empty());
+        steps.sort_by_key(Step::only_removes);
 
         let before = self.passthrough_v6()?;
-        let mut written = vec![];
+        let mut taken = 0;
         let result = steps
             .iter()
-            .try_for_each(|(programs, held, wanted)| {
-                written.push((*programs, *held));
-                apply(programs, held, wanted)?;
-                remove_tables(programs, held, wanted)
+            .try_for_each(|step| {
+                taken += 1;
+                step.take()
             })
             .and_then(|()| change_address(before, passthrough_v6));
         match result {
             Ok(address_changed) => Ok(Done {
                 changed: address_changed || !steps.is_empty(),
             }),
-            Err(error) => Err(undo(&written, error)),
+            Err(error) => Err(undo(&steps[..taken], error)),
+        }
+    }
+
+    fn iptables_step<'a>(
+        &self,
+        programs: &'a Programs,
+        held: &'a Ruleset,
+        targets: &[(Backend, Ruleset)],
+    ) -> Step<'a> {
+        let target = targets
+            .iter()
+            .find(|(backend, wanted)| (*backend, wanted.family) == (programs.backend, programs.family));
+        let mut wanted = target.map_or_else(|| Ruleset::empty(programs.family), |(_, wanted)| wanted.clone());
+        if programs.backend == Backend::IptablesNft {
+            table::mark_made(held, &mut wanted);
+        }
+        Step::Iptables {
+            programs,
+            held,
+            wanted,
+        }
+    }
+
+    fn native_step(&self, targets: &[(Backend, Ruleset)]) -> Step<'_> {
+        let wanted = targets.iter().filter(|(backend, _)| *backend == Backend::Nft);
+        let wanted = wanted.map(|(_, wanted)| wanted.clone());
+        Step::Native {
+            native: &self.native,
+            wanted: wanted.filter(|wanted| !wanted.tables.is_empty()).collect(),
         }
     }
 
     fn passthrough_v6(&self) -> Result<PassthroughV6, Error> {
-        if self.all().any(|(_, held)| remembers_address(held)) {
+        let native = self.native.held().iter();
+        if self
+            .all()
+            .map(|(_, held)| held)
+            .chain(native)
+            .any(remembers_address)
+        {
             Ok(PassthroughV6::Ours)
         } else if links::has_passthrough_v6().map_err(Error::Facts)? {
             Ok(PassthroughV6::Foreign)
@@ -203,9 +204,7 @@ impl Session {
 
 /// Whether the rules say that `::6` was put on loopback by us.
 fn remembers_address(ruleset: &Ruleset) -> bool {
-    ruleset
-        .purposes()
-        .any(|purpose| purpose.strip_prefix("weir: ") == Some(PASSTHROUGH_V6_OURS))
+    ruleset.purposes().any(|purpose| purpose == PASSTHROUGH_V6_OURS)
 }
 
 /// Answers whether something was done. An address that others put there is left to them.
@@ -222,6 +221,62 @@ fn change_address(before: PassthroughV6, wanted: bool) -> Result<bool, Error> {
     Ok(true)
 }
 
+/// What is to be done about one back-end.
+enum Step<'a> {
+    Iptables {
+        programs: &'a Programs,
+        held: &'a Ruleset,
+        wanted: Ruleset,
+    },
+    Native {
+        native: &'a Native,
+        wanted: Vec<Ruleset>,
+    },
+}
+
+impl Step<'_> {
+    fn is_needed(&self) -> bool {
+        match self {
+            Self::Iptables { held, wanted, .. } => !changes(held, wanted).is_empty(),
+            Self::Native { native, wanted } => !native.holds(wanted),
+        }
+    }
+
+    fn only_removes(&self) -> bool {
+        match self {
+            Self::Iptables { wanted, .. } => wanted.tables.is_empty(),
+            Self::Native { wanted, .. } => wanted.is_empty(),
+        }
+    }
+
+    fn take(&self) -> Result<(), Error> {
+        match self {
+            Self::Iptables {
+                programs,
+                held,
+                wanted,
+            } => {
+                apply(programs, held, wanted)?;
+                remove_tables(programs, held, wanted)
+            }
+            Self::Native { native, wanted } => native.apply(wanted),
+        }
+    }
+
+    /// Puts back what was there before.
+    fn take_back(&self) -> Result<(), Error> {
+        match self {
+            Self::Iptables { programs, held, .. } => {
+                let now = super::dump(programs)?;
+                let wanted = held.own();
+                apply(programs, &now, &wanted)?;
+                remove_tables(programs, &now, &wanted)
+            }
+            Self::Native { native, .. } => Native::read(&native::tables())?.apply(native.held()),
+        }
+    }
+}
+
 /// What earlier runs made for themselves goes with the last rule of ours in it.
 fn remove_tables(programs: &Programs, held: &Ruleset, wanted: &Ruleset) -> Result<(), Error> {
     let names = table::made_and_unwanted(held, wanted);
@@ -232,14 +287,9 @@ fn remove_tables(programs: &Programs, held: &Ruleset, wanted: &Ruleset) -> Resul
 }
 
 /// Puts back what was there before a step failed.
-fn undo(written: &[(&Programs, &Ruleset)], error: Error) -> Error {
-    for (programs, before) in written {
-        let undone = super::dump(programs).and_then(|now| {
-            let wanted = before.own();
-            apply(programs, &now, &wanted)?;
-            remove_tables(programs, &now, &wanted)
-        });
-        if let Err(also) = undone {
+fn undo(taken: &[Step<'_>], error: Error) -> Error {
+    for step in taken {
+        if let Err(also) = step.take_back() {
             return Error::HalfDone {
                 error: Box::new(error),
                 also: Box::new(also),
@@ -247,74 +297,4 @@ fn undo(written: &[(&Programs, &Ruleset)], error: Error) -> Error {
         }
     }
     error
-}
-
-impl Held {
-    fn read(family: Family) -> Self {
-        let mut held = Self {
-            family,
-            backends: vec![],
-            unusable: vec![],
-        };
-        for backend in Backend::ALL {
-            // The plain name is one of the others, where there are others.
-            if backend == Backend::Iptables && !held.backends.is_empty() {
-                continue;
-            }
-            match Programs::find(family, backend) {
-                None => held.unusable.push(format!("{backend} is not installed")),
-                Some(programs) => match super::dump(&programs) {
-                    Ok(ruleset) => held.backends.push((programs, ruleset)),
-                    Err(error) => held.unusable.push(error.to_string()),
-                },
-            }
-        }
-        held
-    }
-
-    /// The forced one; else the one that holds our rules already; else legacy where it is in use; else nft;
-    /// else the plain name. (The order of istio-iptables, but nothing is written to find out.)
-    fn choose(&self, forced: Option<Backend>) -> Result<(&Programs, &Ruleset, &'static str), Error> {
-        let is = |wanted: Backend| move |programs: &Programs, _: &Ruleset| programs.backend == wanted;
-        let find = |why: &'static str, test: &dyn Fn(&Programs, &Ruleset) -> bool| {
-            let mut backends = self.backends.iter();
-            let found = backends.find(|(programs, ruleset)| test(programs, ruleset));
-            found.map(|(programs, ruleset)| (programs, ruleset, why))
-        };
-        let chosen = match forced {
-            Some(backend) => find("asked for", &is(backend)),
-            None => find("it holds Weir's rules already", &|_, held| {
-                !held.own().tables.is_empty()
-            })
-            .or_else(|| {
-                find("it has rules in this namespace already", &|programs, held| {
-                    programs.backend == Backend::IptablesLegacy && has_rules(held)
-                })
-            })
-            .or_else(|| find("the kernel has nf_tables", &is(Backend::IptablesNft)))
-            .or_else(|| find("it is the one that works here", &|_, _| true)),
-        };
-        chosen.ok_or_else(|| {
-            let wanted = forced.map_or("iptables", Backend::as_str);
-            let why = self.unusable.join("; ");
-            let advice = match why.contains("is not installed") {
-                true => "; install the package iptables",
-                false => "",
-            };
-            Error::Unusable(format!("no {wanted} can be used ({why}){advice}"))
-        })
-    }
-}
-
-fn has_rules(ruleset: &Ruleset) -> bool {
-    let in_table = |name| ruleset.table(name).into_iter();
-    [
-        TableName::Filter,
-        TableName::Mangle,
-        TableName::Nat,
-        TableName::Raw,
-    ]
-    .into_iter()
-    .flat_map(in_table)
-    .any(|table| table.chains.iter().any(|chain| !chain.rules.is_empty()))
 }

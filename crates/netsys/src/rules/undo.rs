@@ -8,7 +8,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
-use rules::{Family, Ruleset};
+use rules::{Family, Ruleset, nft};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{Backend, Error, Session};
@@ -150,8 +150,12 @@ fn address() -> io::Result<SocketAddr> {
 pub fn encode(own: &[(Backend, Ruleset)]) -> String {
     let mut text = String::new();
     for (backend, ruleset) in own {
+        let rules = match backend {
+            Backend::Nft => nft::transaction(&[], std::slice::from_ref(ruleset), false),
+            _ => ruleset.to_string(),
+        };
         // Writing to a string cannot fail.
-        let _ = write!(text, "{backend} {}\n{ruleset}\0", ruleset.family);
+        let _ = write!(text, "{backend} {}\n{rules}\0", ruleset.family);
     }
     text
 }
@@ -166,7 +170,11 @@ fn decode(text: &str) -> Option<Vec<(Backend, Ruleset)>> {
             let family = Family::ALL
                 .into_iter()
                 .find(|known| known.to_string() == family)?;
-            Some((backend, rules::parse(family, rules).ok()?))
+            let ruleset = match backend {
+                Backend::Nft => nft::parse(rules).pop()?,
+                _ => rules::parse(family, rules).ok()?,
+            };
+            Some((backend, ruleset))
         })
         .collect()
 }
@@ -181,11 +189,12 @@ mod tests {
             &rules::Intent::contained(vec![], None),
             &rules::Facts::fresh(&Family::ALL),
         );
-        let own: Vec<_> = rules::render(&plan.unwrap())
-            .into_iter()
-            .map(|ruleset| (Backend::IptablesNft, ruleset))
+        let plan = plan.unwrap();
+        let of = |backend, rulesets: Vec<Ruleset>| rulesets.into_iter().map(move |one| (backend, one));
+        let own: Vec<_> = of(Backend::IptablesNft, rules::render(&plan))
+            .chain(of(Backend::Nft, nft::render(&plan)))
             .collect();
-        assert_eq!(own.len(), 2);
+        assert_eq!(own.len(), 4);
         assert_eq!(decode(&encode(&own)), Some(own));
         assert_eq!(decode(""), Some(vec![]));
         assert_eq!(decode("nonsense"), None);

@@ -13,7 +13,7 @@ use std::{fs, io};
 use anyhow::{Context, Result, bail};
 use netsys::links;
 use netsys::netns::Netns;
-use netsys::rules::Session;
+use netsys::rules::{Backend, Session};
 use rules::plan::{PassthroughV6, Stack};
 use rules::ruleset::Ruleset;
 use rules::{Facts, Intent, Mistake, Plan};
@@ -54,7 +54,7 @@ fn act(args: &Args) -> Result<()> {
     } else {
         let intent = args.flags().intent().map_err(all)?;
         if action.dry_run {
-            dry_run(&intent)
+            dry_run(args, &intent)
         } else {
             install(args, &intent)
         }
@@ -63,7 +63,9 @@ fn act(args: &Args) -> Result<()> {
 
 fn clean_up(args: &Args) -> Result<()> {
     if args.action.dry_run {
-        bail!("--cleanup has no dry run; iptables-save | grep WEIR_ shows what it would take out");
+        bail!(
+            "--cleanup has no dry run; iptables-save | grep WEIR_ and nft list tables show what it would take out"
+        );
     }
     may_write()?;
     let done = Session::open(None)?.remove()?;
@@ -73,11 +75,16 @@ fn clean_up(args: &Args) -> Result<()> {
     })
 }
 
-fn dry_run(intent: &Intent) -> Result<()> {
+fn dry_run(args: &Args, intent: &Intent) -> Result<()> {
     let plan = rules::plan(intent, &assumed_facts()?).map_err(all)?;
     notes(&plan);
     if plan.is_empty() {
         return say(report::NOTHING_CAPTURED);
+    }
+    // Which back-end a run would choose depends on what the namespace holds, and to look takes a right.
+    if args.action.backend()?.unwrap_or(Backend::Nft) == Backend::Nft {
+        let wanted = rules::nft::render(&plan);
+        return say(&rules::nft::transaction(&[], &wanted, true));
     }
     for ruleset in rules::render(&plan) {
         let family = ruleset.family;

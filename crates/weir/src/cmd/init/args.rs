@@ -113,7 +113,7 @@ pub(super) struct Action {
         env = "NETWORK_NAMESPACE"
     )]
     pub(super) netns: Option<String>,
-    /// Print the rules, as iptables-restore reads them, and write nothing
+    /// Print the rules, as nft or iptables-restore reads them, and write nothing
     #[arg(short = 'n', long, env, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_parser = FalseyValueParser::new(), default_value = "false", hide_default_value = true,
           hide_possible_values = true, value_name = "BOOL")]
@@ -132,9 +132,18 @@ pub(super) struct Action {
     #[arg(long, value_name = "SECONDS", default_value_t = 60, requires = "host",
           value_parser = clap::value_parser!(u64).range(1..=86_400))]
     pub(super) confirm_within: u64,
-    /// Which iptables writes the rules, instead of the one that fits
+    /// What writes the rules, instead of what fits: nft (native nftables), iptables-nft, iptables-legacy, or
+    /// iptables (whichever of the two is there)
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
+    /// As --backend iptables-nft and --backend iptables-legacy
     #[arg(long, value_name = "nft|legacy", env, hide_env_values = true)]
     force_iptables_binary: Option<String>,
+    /// As --backend nft
+    #[arg(long, env, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_parser = FalseyValueParser::new(), default_value = "false", hide_default_value = true,
+          hide_possible_values = true, value_name = "BOOL")]
+    native_nftables: bool,
     /// The process that waits for a confirmation: rules to put back on standard input
     #[arg(long, hide = true, value_name = "SECONDS")]
     pub(super) undo_after: Option<u64>,
@@ -154,8 +163,6 @@ struct Compatible {
     capture_all_dns: Option<String>,
     #[arg(long, hide = true, env, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     drop_invalid: Option<String>,
-    #[arg(long, hide = true, env, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    native_nftables: Option<String>,
     #[arg(long, hide = true, env, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     run_validation: Option<String>,
     #[arg(long, hide = true, env, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -181,9 +188,23 @@ struct Compatible {
 }
 
 impl Action {
+    /// The one that is asked for; `--backend` before the others.
     pub(super) fn backend(&self) -> Result<Option<Backend>> {
-        Ok(match self.force_iptables_binary.as_deref() {
-            None | Some("") => None,
+        let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
+        if let Some(name) = given(&self.backend) {
+            let known = Backend::ALL.into_iter().find(|known| known.as_str() == name);
+            return match known {
+                Some(backend) => Ok(Some(backend)),
+                None => bail!(
+                    "--backend: `{name}` is no back-end; write nft, iptables-nft, iptables-legacy or iptables"
+                ),
+            };
+        }
+        if self.native_nftables {
+            return Ok(Some(Backend::Nft));
+        }
+        Ok(match given(&self.force_iptables_binary).as_deref() {
+            None => None,
             Some("nft") => Some(Backend::IptablesNft),
             Some("legacy") => Some(Backend::IptablesLegacy),
             Some(other) => bail!("--force-iptables-binary: `{other}` is no variant; write nft or legacy"),
@@ -225,7 +246,6 @@ impl Compatible {
             ("--redirect-dns", &self.redirect_dns),
             ("--capture-all-dns", &self.capture_all_dns),
             ("--drop-invalid", &self.drop_invalid),
-            ("--native-nftables", &self.native_nftables),
             ("--run-validation", &self.run_validation),
             ("--skip-rule-apply", &self.skip_rule_apply),
         ];

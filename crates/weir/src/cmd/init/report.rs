@@ -2,7 +2,7 @@
 
 use std::fmt::{Display, Write};
 
-use netsys::rules::{Choice, Done};
+use netsys::rules::{Backend, Choice, Done};
 use rules::intent::{Proxy, Selection, Signs};
 use rules::{Intent, Plan};
 
@@ -29,7 +29,11 @@ pub(super) fn installed(intent: &Intent, plan: &Plan, choices: &[Choice], done: 
         line("proxy", proxy(signs));
     }
     for choice in choices {
-        let rules = rules::render(plan)
+        let rendered = match choice.backend {
+            Backend::Nft => rules::nft::render(plan),
+            _ => rules::render(plan),
+        };
+        let rules = rendered
             .iter()
             .filter(|ruleset| ruleset.family == choice.family)
             .map(|ruleset| ruleset.purposes().count())

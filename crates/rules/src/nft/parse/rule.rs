@@ -1,0 +1,243 @@
+//! One rule of a listing.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::words::Word;
+use crate::intent::SocketMark;
+use crate::plan::Family;
+use crate::render::{PORT_UNREACHABLE, ids, port_set, rank};
+use crate::ruleset::{Addresses, IpProtocol, Match, Rule, TableName, Target, Test};
+
+/// A rule, and the family that it is for, where that is one of two.
+pub(super) struct Found {
+    pub(super) family: Option<Family>,
+    pub(super) rule: Rule,
+}
+
+/// Reads it statement by statement; from the first one that is not known the rest is kept as it stands.
+pub(super) fn rule(words: &[Word], table: TableName) -> Found {
+    let mut reader = Reader {
+        table,
+        family: None,
+        matches: vec![],
+        target: Target::Continue,
+    };
+    let (mut rest, comment) = match words {
+        [rest @ .., keyword, comment] if keyword.raw() == "comment" => (rest, Some(comment.text())),
+        _ => (words, None),
+    };
+    while !rest.is_empty() {
+        match reader.statement(rest) {
+            Some(used) => rest = &rest[used..],
+            None => {
+                let written: Vec<_> = rest.iter().map(Word::written).collect();
+                reader.target = Target::Other(written.join(" "));
+                break;
+            }
+        }
+    }
+    let mut matches = reader.matches;
+    matches.sort_by_key(|found| rank(&found.test));
+    matches.extend(comment.map(|text| Match {
+        negated: false,
+        test: Test::Comment(text.to_owned()),
+    }));
+    Found {
+        family: reader.family,
+        rule: Rule {
+            matches,
+            target: reader.target,
+        },
+    }
+}
+
+struct Reader {
+    table: TableName,
+    family: Option<Family>,
+    matches: Vec<Match>,
+    target: Target,
+}
+
+impl Reader {
+    /// How many words the first statement has; none where it is not known.
+    fn statement(&mut self, words: &[Word]) -> Option<usize> {
+        let raw: Vec<_> = words.iter().take(6).map(Word::raw).collect();
+        if self.target != Target::Continue {
+            // A verdict ends a rule; what comes after one is not ours.
+            return None;
+        }
+        match raw[..] {
+            ["counter", "packets", _, "bytes", _, ..] => Some(5),
+            ["counter", ..] => Some(1),
+            ["meta", "nfproto", family, ..] => {
+                self.only(match family {
+                    "ipv4" => Family::V4,
+                    "ipv6" => Family::V6,
+                    _ => return None,
+                })?;
+                Some(3)
+            }
+            ["meta", "mark", "&", mask, operator @ ("==" | "!="), value, ..] => {
+                let mark = SocketMark {
+                    value: number(value)?,
+                    mask: number(mask)?,
+                };
+                self.add(operator == "!=", Test::Mark(mark));
+                Some(6)
+            }
+            ["meta", key @ ("l4proto" | "skuid" | "skgid" | "mark"), ..] => self.value(2, key, "", words),
+            [key @ ("skuid" | "skgid" | "mark" | "iifname" | "oifname"), ..] => self.value(1, key, "", words),
+            [
+                header @ ("ip" | "ip6" | "tcp" | "udp" | "sctp" | "ct"),
+                key @ ("saddr" | "daddr" | "sport" | "dport" | "state"),
+                ..,
+            ] => self.value(2, key, header, words),
+            _ => self.verdict(&raw),
+        }
+    }
+
+    fn only(&mut self, family: Family) -> Option<()> {
+        if self.family.is_some_and(|known| known != family) {
+            return None;
+        }
+        self.family = Some(family);
+        Some(())
+    }
+
+    fn add(&mut self, negated: bool, test: Test) {
+        self.matches.push(Match { negated, test });
+    }
+
+    /// A selector, perhaps `!=`, and a value or a set of them.
+    fn value(&mut self, start: usize, key: &str, header: &str, words: &[Word]) -> Option<usize> {
+        let negated = words.get(start)?.raw() == "!=";
+        let start = start + usize::from(negated);
+        let (values, used) = values(&words[start..])?;
+        let test = match (header, key) {
+            ("ip" | "ip6", "saddr" | "daddr") => {
+                let family = if header == "ip" { Family::V4 } else { Family::V6 };
+                self.only(family)?;
+                address_test(family, key, &values)?
+            }
+            ("tcp" | "udp" | "sctp", "sport" | "dport") => {
+                let protocol = Test::Protocol(protocol(header)?);
+                if !self.matches.iter().any(|found| found.test == protocol) {
+                    self.add(false, protocol);
+                }
+                let ports = values.iter().map(|value| pair(value, |text| text.parse().ok()));
+                match (key, port_set(ports.collect::<Option<_>>()?)) {
+                    ("dport", test) => test,
+                    (_, Test::DestinationPort(range)) => Test::SourcePort(range),
+                    _ => return None,
+                }
+            }
+            ("ct", "state") => Test::State(values.iter().map(|state| state.to_uppercase()).collect()),
+            ("", "skuid") => ids(id_ranges(&values)?, Test::Uid, Test::Uids)?,
+            ("", "skgid") => ids(id_ranges(&values)?, Test::Gid, Test::Gids)?,
+            ("", _) => match (key, &values[..]) {
+                ("l4proto", [value]) => Test::Protocol(protocol(value)?),
+                ("mark", [value]) => Test::Mark(SocketMark::exact(number(value)?)),
+                ("iifname", [name]) => Test::InInterface(device(name)),
+                ("oifname", [name]) => Test::OutInterface(device(name)),
+                _ => return None,
+            },
+            _ => return None,
+        };
+        self.add(negated, test);
+        Some(start + used)
+    }
+
+    fn verdict(&mut self, raw: &[&str]) -> Option<usize> {
+        let (target, used) = match *raw {
+            ["accept", ..] => (Target::Accept, 1),
+            ["drop", ..] => (Target::Drop, 1),
+            ["return", ..] => (Target::Return, 1),
+            ["reject"] => (Target::Reject(PORT_UNREACHABLE.to_owned()), 1),
+            ["jump", chain, ..] => (Target::Jump(self.chain(chain)), 2),
+            ["goto", chain, ..] => (Target::Goto(self.chain(chain)), 2),
+            ["redirect", "to", port, ..] => (Target::Redirect(port.strip_prefix(':')?.parse().ok()?), 3),
+            _ => return None,
+        };
+        self.target = target;
+        Some(used)
+    }
+
+    fn chain(&self, name: &str) -> String {
+        let own = name.strip_prefix(self.table.as_str());
+        own.and_then(|rest| rest.strip_prefix('-'))
+            .unwrap_or(name)
+            .to_owned()
+    }
+}
+
+/// One value, `a,b`, or `{ a, b }`, and how many words that is.
+fn values(words: &[Word]) -> Option<(Vec<&str>, usize)> {
+    let braced = words.first()?.raw() == "{";
+    let start = usize::from(braced);
+    let mut values = vec![words.get(start)?.text()];
+    let mut used = start + 1;
+    while words.get(used).is_some_and(|word| word.raw() == ",") {
+        values.push(words.get(used + 1)?.text());
+        used += 2;
+    }
+    if braced {
+        (words.get(used)?.raw() == "}").then_some(())?;
+        used += 1;
+    }
+    Some((values, used))
+}
+
+fn address_test(family: Family, key: &str, values: &[&str]) -> Option<Test> {
+    let ranges = values.iter().map(|value| address_range(value));
+    let ranges: Vec<_> = ranges.collect::<Option<_>>()?;
+    let set = Addresses::from_ranges(family, ranges.into_iter());
+    match (key, set.single()) {
+        ("saddr", net) => net.map(Test::Source),
+        (_, Some(net)) => Some(Test::Destination(net)),
+        (_, None) => Some(Test::Destinations(set)),
+    }
+}
+
+fn address_range(text: &str) -> Option<(IpAddr, IpAddr)> {
+    if text.contains('/') {
+        let net: IpNet = text.parse().ok()?;
+        return Some((net.network(), net.broadcast()));
+    }
+    pair(text, |part| part.parse().ok())
+}
+
+/// `a` or `a-b`.
+fn pair<T: Copy>(text: &str, read: impl Fn(&str) -> Option<T>) -> Option<(T, T)> {
+    match text.split_once('-') {
+        Some((first, last)) => Some((read(first)?, read(last)?)),
+        None => read(text).map(|value| (value, value)),
+    }
+}
+
+fn id_ranges(values: &[&str]) -> Option<Vec<(u32, u32)>> {
+    let ranges = values.iter().map(|value| pair(value, |text| text.parse().ok()));
+    ranges.collect()
+}
+
+fn protocol(text: &str) -> Option<IpProtocol> {
+    crate::parse::protocol(match text {
+        "icmpv6" => "ipv6-icmp",
+        text => text,
+    })
+}
+
+fn number(text: &str) -> Option<u32> {
+    match text.strip_prefix("0x") {
+        Some(hex) => u32::from_str_radix(hex, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+fn device(name: &str) -> String {
+    match name.strip_suffix('*') {
+        Some(start) => format!("{start}+"),
+        None => name.to_owned(),
+    }
+}
