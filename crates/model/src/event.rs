@@ -188,6 +188,17 @@ pub struct Event {
     pub step: Step,
 }
 
+/// Where an address is looked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Network {
+    /// There is but one, or the address means the same in both.
+    Only,
+    /// The application's, which is another one than the proxy's.
+    Inside,
+    /// The proxy's, as nobody answered inside.
+    Outside,
+}
+
 /// What happened.
 #[derive(Clone, Debug)]
 pub enum Step {
@@ -247,6 +258,8 @@ pub enum Step {
         usable: usize,
         /// Endpoints the cluster has.
         of: usize,
+        /// In which network, where the address means something else in another.
+        network: Network,
     },
     /// There is a connection to the endpoint.
     Connected {

@@ -5,6 +5,7 @@ pub mod contain;
 pub mod fdpass;
 pub mod limits;
 pub mod links;
+pub mod listeners;
 pub mod netlink;
 pub mod netns;
 pub mod pipe;

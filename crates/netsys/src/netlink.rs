@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use ipnet::IpNet;
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 const ACK_ERROR: u16 = 2;
 const LIST_DONE: u16 = 3;
@@ -242,14 +242,19 @@ impl Changes {
     }
 }
 
+/// Speaks rtnetlink.
 fn socket() -> io::Result<OwnedFd> {
+    socket_of(None)
+}
+
+/// No protocol is `NETLINK_ROUTE`.
+fn socket_of(protocol: Option<Protocol>) -> io::Result<OwnedFd> {
     let flags = SocketFlags::CLOEXEC;
-    // No protocol is NETLINK_ROUTE.
     Ok(rustix::net::socket_with(
         AddressFamily::NETLINK,
         SocketType::RAW,
         flags,
-        None,
+        protocol,
     )?)
 }
 
@@ -258,20 +263,30 @@ fn socket() -> io::Result<OwnedFd> {
 pub(crate) fn list(kind: u16) -> io::Result<Vec<Vec<u8>>> {
     /// Room for the fixed structure of any kind; all zeroes is "all of them".
     const ANY: [u8; 16] = [0; 16];
+    list_by(&socket()?, kind, &ANY)
+}
+
+/// The sockets that an `inet_diag_req_v2` asks for: an `inet_diag_msg` each, then attributes.
+pub(crate) fn list_sockets(wanted: &[u8]) -> io::Result<Vec<Vec<u8>>> {
+    const SOCK_DIAG_BY_FAMILY: u16 = 20;
+    let socket = socket_of(Some(rustix::net::netlink::SOCK_DIAG))?;
+    list_by(&socket, SOCK_DIAG_BY_FAMILY, wanted)
+}
+
+fn list_by(socket: &OwnedFd, kind: u16, wanted: &[u8]) -> io::Result<Vec<Vec<u8>>> {
     let mut request = Vec::new();
-    request.extend(((HEADER + ANY.len()) as u32).to_ne_bytes());
+    request.extend(((HEADER + wanted.len()) as u32).to_ne_bytes());
     request.extend(kind.to_ne_bytes());
     request.extend(REQUEST_LIST.to_ne_bytes());
     request.extend([0; 8]);
-    request.extend(ANY);
-    let socket = socket()?;
-    rustix::net::send(&socket, &request, SendFlags::empty())?;
+    request.extend(wanted);
+    rustix::net::send(socket, &request, SendFlags::empty())?;
 
     let mut found = vec![];
     // The kernel makes no datagram of a list longer than this.
     let mut buffer = vec![0; 64 * 1024];
     loop {
-        let (length, _) = rustix::net::recv(&socket, &mut buffer[..], RecvFlags::empty())?;
+        let (length, _) = rustix::net::recv(socket, &mut buffer[..], RecvFlags::empty())?;
         let mut rest = &buffer[..length];
         while let Some((message, after)) = split_message(rest) {
             rest = after;

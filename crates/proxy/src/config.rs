@@ -104,6 +104,16 @@ pub trait Sockets: Send + Sync {
     /// # Errors
     /// Out of descriptors; a source address or a mark that is not allowed.
     fn towards(&self, direction: Direction, target: SocketAddr) -> io::Result<Socket>;
+
+    /// A socket for an address that the application named and that means something else in its network
+    /// than in the proxy's: its own loopback is asked first. None where there is but one network.
+    ///
+    /// # Errors
+    /// As [`Sockets::towards`].
+    fn inside(&self, target: SocketAddr) -> io::Result<Option<Socket>> {
+        let _ = target;
+        Ok(None)
+    }
 }
 
 /// Sockets of the proxy's own namespace.

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use model::Direction;
-use model::event::{Flags, Step};
+use model::event::{Flags, Network, Step};
 use registry::Target;
+use socket2::Socket;
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::capture::Origin;
@@ -62,11 +63,16 @@ pub(crate) struct Undialed {
 /// # Errors
 /// Where no endpoint is usable, or none accepted.
 pub(crate) async fn dial(worker: &Rc<Worker>, origin: &Origin, route: &Route) -> Result<Dialed, Undialed> {
+    let network = match ask_inside(worker, origin, route).await {
+        Inside::Answered(dialed) => return Ok(dialed),
+        Inside::Nobody => Network::Outside,
+        Inside::Same => Network::Only,
+    };
     let mut tried: Vec<SocketAddr> = Vec::new();
     let mut flags = Flags::default();
     loop {
         let attempt = u32::try_from(tried.len()).unwrap_or(u32::MAX) + 1;
-        let Some(choice) = choose(worker, origin, route, &tried, attempt) else {
+        let Some(choice) = choose(worker, origin, route, (&tried, attempt, network)) else {
             flags.insert(Flags::NO_HEALTHY_UPSTREAM);
             return Err(Undialed {
                 endpoint: tried.last().copied(),
@@ -116,12 +122,67 @@ pub(crate) async fn dial(worker: &Rc<Worker>, origin: &Origin, route: &Route) ->
     }
 }
 
+/// What the application's own network says to an address.
+enum Inside {
+    Answered(Dialed),
+    Nobody,
+    /// It is the same there as here.
+    Same,
+}
+
+/// An address that the application named is first looked for where it lives, if that is not here.
+async fn ask_inside(worker: &Worker, origin: &Origin, route: &Route) -> Inside {
+    let endpoint = origin.original_dst.socket();
+    if !matches!(route.towards, Towards::OriginalDst) || origin.direction != Direction::Outbound {
+        return Inside::Same;
+    }
+    let socket = match worker.sockets.inside(endpoint) {
+        Ok(None) => return Inside::Same,
+        Ok(Some(socket)) => Ok(socket),
+        Err(error) => Err(error),
+    };
+    worker.reports.event(origin, || Step::Chosen {
+        endpoint,
+        attempt: 1,
+        usable: 1,
+        of: 1,
+        network: Network::Inside,
+    });
+    let start = Instant::now();
+    let connected = match socket {
+        Ok(socket) => finish(socket, endpoint, route.connect_timeout()).await,
+        Err(error) => Err(error),
+    };
+    let took = start.elapsed();
+    match connected {
+        Ok(stream) => {
+            worker.reports.event(origin, || Step::Connected {
+                endpoint,
+                took: Some(took),
+            });
+            Inside::Answered(Dialed {
+                stream,
+                endpoint,
+                took,
+                lease: None,
+            })
+        }
+        Err(error) => {
+            worker.reports.event(origin, || Step::TryFailed {
+                endpoint,
+                why: error.to_string().into(),
+                retry: true,
+            });
+            Inside::Nobody
+        }
+    }
+}
+
 fn choose(
     worker: &Rc<Worker>,
     origin: &Origin,
     route: &Route,
-    tried: &[SocketAddr],
-    attempt: u32,
+    (tried, attempt, network): (&[SocketAddr], u32, Network),
 ) -> Option<(SocketAddr, Option<Arc<Target>>)> {
     let (endpoint, target, usable) = match &route.towards {
         Towards::OriginalDst => (origin.original_dst.socket(), None, 1),
@@ -140,6 +201,7 @@ fn choose(
         attempt,
         usable,
         of,
+        network,
     });
     Some((endpoint, target))
 }
@@ -161,6 +223,10 @@ pub(crate) async fn connect(
     timeout: Duration,
 ) -> io::Result<TcpStream> {
     let socket = worker.sockets.towards(direction, endpoint)?;
+    finish(socket, endpoint, timeout).await
+}
+
+async fn finish(socket: Socket, endpoint: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
     let socket = TcpSocket::from_std_stream(socket.into());
     match tokio::time::timeout(timeout, socket.connect(endpoint)).await {
         Ok(result) => result,

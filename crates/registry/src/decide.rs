@@ -32,6 +32,8 @@ pub enum Why {
     UnknownDestination,
     /// No service of this workload owns the port (inbound).
     UnknownPort,
+    /// Loopback is nobody's but the client's own, whatever endpoints have such an address elsewhere.
+    Loopback,
 }
 
 impl Why {
@@ -41,6 +43,7 @@ impl Why {
         match self {
             Self::UnknownDestination => "no service owns the destination",
             Self::UnknownPort => "no service of this workload owns the port",
+            Self::Loopback => "loopback is no service's",
         }
     }
 }
@@ -83,10 +86,13 @@ impl Snapshot {
         }
     }
 
-    /// The virtual address and port of a service, then the address and port of an endpoint; a virtual
+    /// Loopback; the virtual address and port of a service, then the address and port of an endpoint; a virtual
     /// address owns its other ports too; the rest is unknown.
     fn outbound(&self, original_dst: OrigDst) -> Decision {
         let address = original_dst.socket();
+        if address.ip().is_loopback() {
+            return Decision::Passthrough(Why::Loopback);
+        }
         if let Some(cluster) = self.by_vip.get(&address) {
             return Decision::Cluster(Arc::clone(cluster));
         }

@@ -123,6 +123,7 @@ impl Flags {
             text => read.networks(EXCLUDE_CIDRS, text),
         };
         Outbound {
+            lent: vec![],
             to_port: read.port(
                 "-p (--envoy-port)",
                 self.outbound_port.as_deref(),

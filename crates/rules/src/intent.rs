@@ -150,6 +150,9 @@ pub struct Outbound {
     pub exclude_ports: Vec<u16>,
     /// What counts as IPv4 loopback and is never captured.
     pub loopback_v4: Ipv4Net,
+    /// Loopback destinations, address and port, that are captured all the same where the proxy is outside:
+    /// what the namespace does not have there, the proxy's own loopback may.
+    pub lent: Vec<(IpNet, u16)>,
 }
 
 /// Connections that come into the namespace.
@@ -245,6 +248,7 @@ impl Outbound {
             ports: vec![],
             exclude_ports: vec![],
             loopback_v4: LOOPBACK_V4,
+            lent: vec![],
         }
     }
 

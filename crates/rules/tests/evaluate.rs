@@ -147,7 +147,12 @@ fn the_path_names_each_rule_with_its_purpose() {
 #[test]
 fn a_contained_command_reaches_what_can_be_carried_and_nothing_else() {
     let own = vec!["100.64.0.2".parse().unwrap()];
-    let intent = Intent::contained(own, Some(SocketMark::exact(7)));
+    let mut intent = Intent::contained(own, Some(SocketMark::exact(7)));
+    intent.outbound.lent = vec![
+        ("127.0.0.0/8".parse().unwrap(), 5432),
+        ("127.0.0.53/32".parse().unwrap(), 5355),
+        ("::1/128".parse().unwrap(), 80),
+    ];
     let ruleset = &render(&plan(&intent, &rules::Facts::fresh(&[Family::V4])).unwrap())[0];
     let marked = Origin::Socket {
         uid: 0,
@@ -178,6 +183,12 @@ fn a_contained_command_reaches_what_can_be_carried_and_nothing_else() {
         // The proxy's call to its own workload comes in by the inbound listener; the leg from there does not.
         (marked, tcp, "100.64.0.2", 8080, to(15006)),
         (marked, tcp, "127.0.0.1", 8080, Fate::Direct),
+        // Of loopback, exactly what the caller's has too; and the proxy's try inside stays there.
+        (APP, tcp, "127.1.2.3", 5432, to(15001)),
+        (APP, tcp, "127.0.0.53", 5355, to(15001)),
+        (APP, tcp, "127.0.0.1", 5355, Fate::Direct),
+        (APP, udp, "127.0.0.1", 5432, Fate::Direct),
+        (marked, tcp, "127.0.0.1", 5432, Fate::Direct),
     ] {
         let mut packet = packet(origin, protocol, destination, port);
         if destination == "100.64.0.2" {

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use model::event::{AccessRecord, HttpRecord, Step};
+use model::event::{AccessRecord, HttpRecord, Network, Step};
 use model::{Direction, KnownBy, Local, OrigDst, Protocol, Remote, ports};
 
 use super::layout::{Line, Tone, elapsed, size};
@@ -68,8 +68,15 @@ pub(super) fn lines(step: &Step, in_request: bool) -> Vec<Line> {
             attempt,
             usable,
             of,
+            network,
         } => {
-            vec![inner("endpoint", chosen(*endpoint, *attempt, *usable, *of))]
+            let place = match network {
+                Network::Only => "",
+                Network::Inside => ", inside",
+                Network::Outside => ", the caller's own",
+            };
+            let text = chosen(*endpoint, *attempt, *usable, *of) + place;
+            vec![inner("endpoint", text)]
         }
         Step::Connected { took, .. } => vec![inner(
             "connected",

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::event::{AccessRecord, Flags, HttpRecord};
+use model::event::{AccessRecord, Flags, HttpRecord, Network};
 use model::{ClusterName, KnownBy, Protocol};
 
 use super::*;
@@ -79,6 +79,7 @@ fn retried_request() -> Vec<Event> {
         attempt,
         usable: 3,
         of: 3,
+        network: Network::Only,
     };
     let steps = [
         captured(),

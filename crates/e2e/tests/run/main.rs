@@ -9,6 +9,7 @@ mod identity;
 mod inbound;
 mod journey;
 mod life;
+mod loopback;
 mod names;
 mod traffic;
 

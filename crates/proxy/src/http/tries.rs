@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
-use model::event::{Flags, Step};
+use model::event::{Flags, Network, Step};
 use netsys::sock;
 use registry::{ClusterState, Target};
 use smallvec::SmallVec;
@@ -112,6 +112,7 @@ impl Exchange<'_> {
             attempt: self.request.tries + 1,
             usable,
             of: client.route.cluster().map_or(1, |cluster| cluster.targets.len()),
+            network: Network::Only,
         });
         Some(Choice { target, anew: false })
     }

@@ -183,9 +183,29 @@ pub(super) fn from_outside(
             });
         }
     }
+    clauses.extend(lent(outbound));
     clauses.push(stays(&inside, own));
     clauses.extend(selection(outbound, &inside));
     clauses
+}
+
+/// One clause for each address, with its ports.
+fn lent(outbound: &Outbound) -> Vec<Clause> {
+    let nets: Vec<_> = outbound.lent.iter().map(|(net, _)| net.trunc()).collect();
+    let clause = |net: IpNet| {
+        let of_net = outbound.lent.iter().filter(|(of, _)| of.trunc() == net);
+        let ports: Vec<_> = of_net.map(|(_, port)| *port).collect();
+        Clause {
+            when: vec![
+                Condition::Protocol(IpProtocol::Tcp),
+                Condition::To(vec![net]),
+                Condition::ToPort(distinct(&ports)),
+            ],
+            then: Action::Redirect(outbound.to_port),
+            purpose: "loopback, which the caller has too",
+        }
+    };
+    distinct(&nets).into_iter().map(clause).collect()
 }
 
 /// Where DNS servers listen.

@@ -2,6 +2,7 @@
 //! stay in the caller's network; the sockets they listen on are made inside and passed out.
 
 mod inside;
+mod loopback;
 mod names;
 mod network;
 mod publish;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use diagnose::journey::{self, Journey, MadeBy, Printer, Style};
+use ipnet::IpNet;
 use model::event::Event;
 use model::{ObjectName, ports};
 use netsys::contain::{self, Contained, Ended, Families, Network, Plan, Signals, Wanted};
@@ -26,6 +28,7 @@ use runtime::telemetry;
 use tokio::sync::mpsc;
 
 use self::inside::Both;
+use self::loopback::Loopback;
 use self::publish::Publish;
 use crate::servers::Places;
 use crate::sidecar::{self, Parts};
@@ -57,8 +60,10 @@ const NAME_SERVICES: [&str; 3] = [
 /// What listens inside can be reached from inside: at localhost, at the command's own address, and, with
 /// --as, by the services that this pod is an endpoint of; from outside by --publish.
 ///
-/// What cannot be carried fails at once: UDP other than DNS, and ICMP (ping). Loopback inside is the
-/// command's own. The exit code is the command's; 125 means that weir failed, 126 that the command cannot be
+/// Localhost is the command's own first: what listens inside answers. Where nothing does, and something
+/// listens on this machine's localhost (a database, say), that answers; --loopback says for which ports.
+///
+/// What cannot be carried fails at once: UDP other than DNS, and ICMP (ping). The exit code is the command's; 125 means that weir failed, 126 that the command cannot be
 /// executed, 127 that it is missing.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -72,6 +77,10 @@ pub(crate) struct Args {
     /// to the same or the second PORT of the command. Can be given several times
     #[arg(short, long, value_name = "[ADDRESS:]PORT[:PORT]")]
     publish: Vec<Publish>,
+    /// Ports of localhost that lead to this machine's where nothing of the command's own listens:
+    /// `listening` (every port that something listens on when the command starts), `none`, or a list
+    #[arg(long, value_name = "PORTS", default_value = "listening")]
+    loopback: Loopback,
     /// Print on standard error where each connection and request goes, and why
     #[arg(long)]
     journey: bool,
@@ -97,11 +106,13 @@ fn compose(args: Args) -> Result<Ended> {
         manifests,
         own,
         publish,
+        loopback,
         journey: is_told,
         command,
     } = args;
+    let lent = loopback::lent(&loopback)?;
     let install = |network: &Network, families| {
-        install(network, families, is_told).map_err(|error| format!("{error:#}"))
+        install(network, families, &lent, is_told).map_err(|error| format!("{error:#}"))
     };
     let socket = socket::path()?;
     let plan = Plan {
@@ -187,13 +198,14 @@ fn sockets() -> Vec<Wanted> {
 }
 
 /// Runs inside: installs the rules of `weir run`. Answers a dump of them where it is wanted.
-fn install(network: &Network, families: Families, dumped: bool) -> Result<String> {
+fn install(network: &Network, families: Families, lent: &[(IpNet, u16)], dumped: bool) -> Result<String> {
     let families: &[Family] = match families {
         Families::V4 => &[Family::V4],
         Families::Both => &Family::ALL,
     };
     let mark = SocketMark::exact(inside::MARK);
-    let intent = Intent::contained(network.addresses.clone(), Some(mark));
+    let mut intent = Intent::contained(network.addresses.clone(), Some(mark));
+    intent.outbound.lent = lent.to_vec();
     let plan = rules::plan(&intent, &Facts::fresh(families)).map_err(|mistakes| {
         let mistakes: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
         anyhow!(mistakes.join("; "))

@@ -38,4 +38,11 @@ impl Sockets for Both {
             Direction::Outbound => sock::stream_to(target),
         }
     }
+
+    fn inside(&self, target: SocketAddr) -> io::Result<Option<Socket>> {
+        if !target.ip().is_loopback() {
+            return Ok(None);
+        }
+        self.porter.stream_to(target.ip(), MARK, None).map(Some)
+    }
 }
