@@ -31,5 +31,5 @@ pub mod weir;
 pub use mesh::Mesh;
 pub use net::{Net, Pod, connect};
 pub use program::{APP_ID, Finished, Program, RunAs};
-pub use steady::{Account, steady};
+pub use steady::{Account, steady, steady_over};
 pub use wait::{eventually, until};

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use crate::http::{Client, Failure};
 use crate::net::Pod;
 
+/// Connections of [`steady`].
 const CONNECTIONS: u32 = 8;
 
 /// How the requests of a load ended.
@@ -39,7 +40,8 @@ impl Account {
 }
 
 /// Sends `rate` requests a second from inside the pod on eight kept connections while `during` runs, and
-/// gives back what became of them together with what `during` returned.
+/// gives back what became of them together with what `during` returned. Where answers are late, so are the
+/// requests after them.
 pub fn steady<T>(
     pod: &Pod,
     to: SocketAddr,
@@ -47,12 +49,28 @@ pub fn steady<T>(
     rate: u32,
     during: impl FnOnce() -> T,
 ) -> (Account, T) {
+    steady_over(CONNECTIONS, pod, to, path, rate, during)
+}
+
+/// The same on so many connections: with enough of them requests go on coming while others wait.
+pub fn steady_over<T>(
+    connections: u32,
+    pod: &Pod,
+    to: SocketAddr,
+    path: &str,
+    rate: u32,
+    during: impl FnOnce() -> T,
+) -> (Account, T) {
     let stop = AtomicBool::new(false);
-    let pause = Duration::from_secs(1) * CONNECTIONS / rate;
+    let pause = Duration::from_secs(1) * connections / rate;
+    let start = Instant::now();
     thread::scope(|scope| {
         let stop = &stop;
-        let senders: Vec<ScopedJoinHandle<'_, Account>> = (0..CONNECTIONS)
-            .map(|_| scope.spawn(move || send(pod, to, path, pause, stop)))
+        let senders: Vec<ScopedJoinHandle<'_, Account>> = (0..connections)
+            .map(|number| {
+                let first = start + pause * number / connections;
+                scope.spawn(move || send(pod, to, path, (first, pause), stop))
+            })
             .collect();
         // Even where `during` panics the senders must end, or the scope waits for them for ever.
         let _stop = StopOnDrop(stop);
@@ -77,14 +95,23 @@ impl Drop for StopOnDrop<'_> {
     }
 }
 
-fn send(pod: &Pod, to: SocketAddr, path: &str, pause: Duration, stop: &AtomicBool) -> Account {
+fn send(
+    pod: &Pod,
+    to: SocketAddr,
+    path: &str,
+    (first, pause): (Instant, Duration),
+    stop: &AtomicBool,
+) -> Account {
     let host = to.to_string();
     let mut account = Account::default();
     let mut connection = None;
-    let mut next = Instant::now();
-    while !stop.load(Ordering::Relaxed) {
+    let mut next = first;
+    loop {
         thread::sleep(next.saturating_duration_since(Instant::now()));
         next += pause;
+        if stop.load(Ordering::Relaxed) {
+            return account;
+        }
         let client = match connection.take() {
             Some(client) => Ok(client),
             None => Client::connect(pod, to),
@@ -109,5 +136,4 @@ fn send(pod: &Pod, to: SocketAddr, path: &str, pause: Duration, stop: &AtomicBoo
             Err(Failure::Cut(_)) => account.cut += 1,
         }
     }
-    account
 }

@@ -15,6 +15,9 @@ pub const RETRIES: u32 = 2;
 pub const RETRY_BUDGET_PERCENT: u32 = 20;
 /// Retries always allowed however few requests are under way.
 pub const RETRY_BUDGET_MIN: u32 = 3;
+/// Retries allowed beyond that in a burst, as when an endpoint with many requests under way dies; each request
+/// earns [`RETRY_BUDGET_PERCENT`] of one back.
+pub const RETRY_BURST: u32 = 100;
 /// Bytes of a request body kept for a retry; a longer body is not retried.
 pub const RETRY_BODY_BYTES: usize = 64 * 1024;
 /// Refused connections or resets in a row that eject an endpoint.

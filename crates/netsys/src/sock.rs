@@ -80,16 +80,41 @@ pub fn tune_listener(listener: &impl AsFd) -> io::Result<()> {
     keep_watch(listener)
 }
 
-/// How long the peer has acknowledged nothing, while something that was sent waits for it; none where
-/// nothing waits. A peer that is only slow to answer still acknowledges; one that is gone, or cut off,
-/// does not.
+/// How silent the peer's machine is. One that is only slow to answer still acknowledges, and answers the
+/// kernel's probes; one that is gone, or cut off, does neither.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Silence {
+    /// Something that was sent, and sent again, is not acknowledged; nothing has come for so long.
+    Unacknowledged(Duration),
+    /// All that was sent is acknowledged, or was sent a moment ago; nothing has come for so long.
+    Acknowledged(Duration),
+}
+
+/// How silent the peer's machine is.
 ///
 /// # Errors
 /// Where the socket is not TCP.
-pub fn unacknowledged_for(socket: &impl AsFd) -> io::Result<Option<Duration>> {
+pub fn silence(socket: &impl AsFd) -> io::Result<Silence> {
     let info = sys::tcp_info(socket.as_fd())?;
     let since = info.tcpi_last_ack_recv.min(info.tcpi_last_data_recv);
-    Ok((info.tcpi_unacked > 0).then(|| Duration::from_millis(since.into())))
+    let since = Duration::from_millis(since.into());
+    let is_repeated = info.tcpi_unacked > 0 && info.tcpi_retransmits > 0;
+    Ok(if is_repeated {
+        Silence::Unacknowledged(since)
+    } else {
+        Silence::Acknowledged(since)
+    })
+}
+
+/// Makes the kernel ask the peer's kernel whether it is there whenever nothing has come for `pause` (in
+/// whole seconds, at least one), and at once if that is so already.
+///
+/// # Errors
+/// Where the socket is not TCP.
+pub fn probe_every(socket: &impl AsFd, pause: Duration) -> io::Result<()> {
+    let pause = Duration::from_secs(pause.as_secs().max(1));
+    let keepalive = TcpKeepalive::new().with_time(pause).with_interval(pause);
+    SockRef::from(socket).set_tcp_keepalive(&keepalive)
 }
 
 /// Turns off what congestion control adds on a leg that never leaves this machine. BBR, the default of

@@ -8,12 +8,12 @@ use std::time::Duration;
 use model::event::{AccessRecord, Flags, Step};
 use model::{ClusterName, Direction, Handling, KnownBy, Protocol};
 use netsys::sock;
-use registry::{Cluster, Decision, Deny, Snapshot, Target};
+use registry::{Cluster, Decision, Deny, Lease, Snapshot, Target};
 use tokio::net::TcpStream;
 
 use crate::capture::{Captured, Origin};
 use crate::detect::{self, First};
-use crate::dial::{self, Dialed, Lease, Undialed};
+use crate::dial::{self, Dialed, Undialed};
 use crate::http;
 use crate::life::Life;
 use crate::relay::{Ended, How, Relay};

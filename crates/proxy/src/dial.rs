@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use model::Direction;
 use model::event::{Flags, Network, Step};
-use registry::Target;
+use registry::{Lease, Target};
 use socket2::Socket;
 use tokio::net::{TcpSocket, TcpStream};
 
@@ -25,28 +25,6 @@ pub(crate) struct Dialed {
     pub(crate) took: Duration,
     /// Counts as under way at its endpoint for as long as it lives.
     pub(crate) lease: Option<Lease>,
-}
-
-/// One request or connection under way at an endpoint.
-#[derive(Debug)]
-pub(crate) struct Lease(Arc<Target>);
-
-impl Lease {
-    pub(crate) fn new(target: Arc<Target>) -> Self {
-        target.state.begin();
-        Self(target)
-    }
-
-    /// The endpoint.
-    pub(crate) fn target(&self) -> &Arc<Target> {
-        &self.0
-    }
-}
-
-impl Drop for Lease {
-    fn drop(&mut self) {
-        self.0.state.end();
-    }
 }
 
 /// Why there is no connection.
@@ -87,7 +65,7 @@ pub(crate) async fn dial(worker: &Rc<Worker>, origin: &Origin, route: &Route) ->
             Ok(stream) => {
                 let took = start.elapsed();
                 if let Some(lease) = &lease {
-                    lease.0.state.succeeded();
+                    lease.target().state.succeeded();
                 }
                 worker.reports.event(origin, || Step::Connected {
                     endpoint,
@@ -208,7 +186,7 @@ fn choose(
 
 fn note_failure(worker: &Worker, route: &Route, lease: Option<&Lease>) {
     if let (Some(lease), Some(cluster)) = (lease, route.cluster()) {
-        worker.note_failure(cluster, &lease.0);
+        worker.note_failure(cluster, lease.target());
     }
 }
 

@@ -28,12 +28,13 @@ use std::time::Duration;
 use model::event::Flags;
 use model::{Direction, Settings};
 use netsys::sock;
+use registry::Lease;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::capture::Origin;
 use crate::connection::Route;
-use crate::dial::{Dialed, Lease};
+use crate::dial::Dialed;
 use crate::http1::{Malformed, RequestHead, Scan};
 use crate::life::{Life, Signal};
 use crate::relay::{How, Relay};

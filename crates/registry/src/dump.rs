@@ -261,8 +261,8 @@ mod tests {
             .find(|t| t.address.ip().to_string() == "10.1.0.1");
         let target = target.expect("a target");
         assert!((0..3).any(|_| cluster.failed(target, 5)));
-        target.state.begin();
-        cluster.state.begin_request();
+        let _lease = crate::Lease::new(Arc::clone(target));
+        let _request = crate::UnderWay::new(&cluster.state, 20);
 
         let listeners = [ListenerDump {
             name: "outbound".to_owned(),

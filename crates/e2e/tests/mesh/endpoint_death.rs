@@ -1,4 +1,4 @@
-//! An endpoint dies while requests run: no idempotent request fails.
+//! An endpoint dies while requests run, all settings at their defaults: no idempotent request fails.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use anyhow::Result;
 use e2e::http::{Client, Failure};
-use e2e::manifests::{Port, Service};
-use e2e::mesh::addresses;
-use e2e::{Account, Mesh, Pod, Program, RunAs, eventually, steady};
+use e2e::manifests::Port;
+use e2e::{Account, Mesh, Pod, Program, RunAs, eventually, steady_over};
 
 const REQUESTS_A_SECOND: u32 = 200;
-/// How long the load runs before and after the death.
-const AROUND: Duration = Duration::from_secs(3);
+/// So few that all may wait for the dead endpoint, and so many that requests go on coming while others wait.
+const CONNECTIONS: [u32; 2] = [8, 400];
+/// How long the load runs before the death.
+const BEFORE: Duration = Duration::from_secs(3);
 
 /// A server that takes 20 ms for each answer, its own name: some requests are always under way.
 const SLOW_SERVER: &str = "require('http').createServer((request, response) => \
@@ -29,9 +30,11 @@ fn slow_server(pod: &Pod) -> Result<Program> {
     Ok(program)
 }
 
-/// Runs the load on three endpoints; `die` is what happens to the third in the middle.
+/// Runs the load on three endpoints; `die` is what happens to the third in the middle, and the load runs
+/// for `after` from then on.
 fn run(
-    annotations: &[(&str, &str)],
+    connections: u32,
+    after: Duration,
     die: impl FnOnce(&Mesh, &Pod, &mut Program) -> Result<()>,
 ) -> Result<()> {
     let mesh = Mesh::create()?;
@@ -41,18 +44,15 @@ fn run(
         mesh.pod("c", "web")?,
     ];
     let mut programs: Vec<Program> = pods.iter().map(slow_server).collect::<Result<_>>()?;
-    let addresses = addresses(10);
-    let mut service = Service::new("web", &addresses, &[Port::new("http", 80, 8080)]);
-    for (key, value) in annotations {
-        service = service.annotated(key, value);
-    }
-    mesh.manifests.service(&service, &pods.each_ref())?;
+    let ports = [Port::new("http", 80, 8080)];
+    let addresses = mesh.service("web", 10, &ports, &pods.each_ref())?;
     let (client, sidecar) = mesh.client()?;
     let vip = SocketAddr::new(addresses[0], 80);
-    let (account, died) = steady(&client, vip, "/", REQUESTS_A_SECOND, || -> Result<()> {
-        thread::sleep(AROUND);
+    let rate = REQUESTS_A_SECOND;
+    let (account, died) = steady_over(connections, &client, vip, "/", rate, || -> Result<()> {
+        thread::sleep(BEFORE);
         die(&mesh, &pods[2], &mut programs[2])?;
-        thread::sleep(AROUND);
+        thread::sleep(after);
         Ok(())
     });
     died?;
@@ -75,22 +75,23 @@ fn nothing_failed(account: &Account, log: &str) {
 
 #[test]
 fn a_killed_endpoint_costs_no_request() -> Result<()> {
-    run(&[], |_, _, program| {
-        program.kill();
-        Ok(())
+    CONNECTIONS.into_iter().try_for_each(|connections| {
+        run(connections, Duration::from_secs(3), |_, _, program| {
+            program.kill();
+            Ok(())
+        })
     })
 }
 
+/// Nobody tells the proxy of a cut link. What was sent and is not acknowledged tells, and of requests that
+/// the endpoint had already, a probe that is not answered.
 #[test]
 fn an_endpoint_whose_link_is_cut_costs_no_request() -> Result<()> {
-    // Nobody tells the proxy of a cut link: the time allowed for one try does. All eight requests under
-    // way may be waiting for the dead endpoint by then, so all may be retried at once.
-    let annotations = [
-        ("weir.dev/per-try-timeout", "1s"),
-        ("weir.dev/connect-timeout", "1s"),
-        ("weir.dev/retry-budget-percent", "100"),
-    ];
-    run(&annotations, |mesh, pod, _| mesh.net.cut(pod))
+    CONNECTIONS.into_iter().try_for_each(|connections| {
+        run(connections, Duration::from_secs(9), |mesh, pod, _| {
+            mesh.net.cut(pod)
+        })
+    })
 }
 
 #[test]

@@ -7,10 +7,9 @@ use std::task::{Context, Poll};
 
 use model::event::Flags;
 use netsys::sock;
-use registry::Target;
+use registry::{Lease, Target};
 use tokio::net::TcpStream;
 
-use crate::dial::Lease;
 use crate::http1::{Body, Edits, Span, Version};
 
 use super::buffer::Buffer;

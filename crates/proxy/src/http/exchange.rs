@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use model::event::Flags;
 use model::settings::Policy;
-use netsys::sock;
-use registry::Target;
+use netsys::sock::{self, Silence};
+use registry::{Lease, Target, UnderWay};
 use tokio::net::TcpStream;
 use tokio::time::Sleep;
 
-use crate::dial::Lease;
 use crate::http1::{Body, Malformed, RequestHead, ResponseHead, Scan, Version};
 use crate::life::Signal;
 
@@ -44,6 +43,8 @@ pub(super) struct Exchange<'a> {
     total: Option<Pin<Box<Sleep>>>,
     /// How long nothing has moved, and how much of the body had by then.
     still: (Duration, u64),
+    /// The endpoint of this try has been slow: the kernel asks it again and again whether it is there.
+    is_probed: bool,
 }
 
 /// How the request's way to the endpoint goes.
@@ -79,9 +80,10 @@ impl Client {
             Ok(upload) => upload,
             Err(malformed) => return self.refuse_body(request, malformed).await,
         };
-        if let Some(cluster) = self.route.cluster() {
-            cluster.state.begin_request();
-        }
+        let under_way = self.route.cluster().map(|cluster| {
+            let percent = cluster.policy.retry_budget_percent;
+            UnderWay::new(&cluster.state, percent)
+        });
         let mut exchange = Exchange {
             client: self,
             buffer,
@@ -92,15 +94,14 @@ impl Client {
             interim: 0,
             total: total.map(|time| Box::pin(tokio::time::sleep(time))),
             still: (Duration::ZERO, 0),
+            is_probed: false,
         };
         let next = match exchange.ask().await {
             Ok(answer) => exchange.deliver(answer).await,
             Err(failure) => exchange.fail(failure).await,
         };
         let Exchange { client, request, .. } = exchange;
-        if let Some(cluster) = client.route.cluster() {
-            cluster.state.end_request();
-        }
+        drop(under_way);
         // A tunnel is reported when it ends.
         if !matches!(next, Next::Tunnel(_)) {
             request.report(client);
@@ -212,6 +213,7 @@ impl Exchange<'_> {
     ) -> Result<ResponseHead, Failure> {
         let limit = self.client.policy().per_try_timeout;
         self.client.life.expire_in(self.client.policy().connect_timeout);
+        self.is_probed = false;
         let mut limit = limit.map(|time| Box::pin(tokio::time::sleep(time)));
         loop {
             let mut scan = Scan::default();
@@ -272,23 +274,33 @@ impl Exchange<'_> {
     }
 
     /// Looks whether an endpoint that has not answered for as long as a connection may take is there at
-    /// all. What was sent on a kept connection to one that vanished would else wait for the kernel's
-    /// retransmissions to end, which is a quarter of an hour.
+    /// all. Else a request to one that vanished would wait for the kernel's retransmissions to end, which
+    /// is a quarter of an hour, or, if it had come there already, for the keepalive of idle connections.
     fn look_at(&mut self, stream: &TcpStream) -> Result<(), Failure> {
         let limit = self.client.policy().connect_timeout;
-        let unacknowledged = sock::unacknowledged_for(stream).ok().flatten();
-        if unacknowledged.is_some_and(|time| time >= limit) {
-            return Err(Failure::Vanished);
+        let pause = (limit / 2).max(SWEEP);
+        match sock::silence(stream) {
+            Ok(Silence::Unacknowledged(time)) if time >= limit => return Err(Failure::Vanished),
+            // Of one that is there, an answer to a probe came at most a pause and a moment ago.
+            Ok(Silence::Acknowledged(time)) if self.is_probed && time >= limit.max(SWEEP) + pause => {
+                return Err(Failure::Silent);
+            }
+            Ok(Silence::Acknowledged(_)) if !self.is_probed => {
+                // Best effort: a connection that is gone already says so by itself.
+                let _ = sock::probe_every(stream, pause);
+                self.is_probed = true;
+            }
+            _ => {}
         }
         let (time, moved) = self.still;
         self.still = match self.upload.body_bytes() {
-            now if now == moved => (time + limit.max(SWEEP), moved),
+            now if now == moved => (time + pause, moved),
             now => (Duration::ZERO, now),
         };
         if self.still.0 >= self.client.settings.http_idle_timeout {
             return Err(Failure::Idle);
         }
-        self.client.life.expire_in(limit);
+        self.client.life.expire_in(pause);
         Ok(())
     }
 

@@ -20,6 +20,9 @@ pub(super) enum Failure {
     /// It acknowledges nothing of what it is sent.
     #[error("the endpoint is gone or cut off: it acknowledges nothing")]
     Vanished,
+    /// It acknowledged the request, but answers no probe any more.
+    #[error("the endpoint is gone or cut off: it has the request, and answers no probe")]
+    Silent,
     #[error("the endpoint broke off within the answer's head")]
     Partial,
     #[error("malformed answer from the endpoint: {0}")]
@@ -42,13 +45,26 @@ pub(super) enum Failure {
 }
 
 impl Failure {
+    /// Whether the try came to no endpoint: nobody did any work for it.
+    pub(super) fn reached_nobody(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Stale | Self::Vanished)
+    }
+
+    /// Whether the endpoint, or the way to it, is gone: no other connection to it is of use, and asking it
+    /// again is not either.
+    pub(super) fn is_of_the_way(&self) -> bool {
+        matches!(self, Self::Connect(_) | Self::Vanished | Self::Silent)
+    }
+
     /// The status that tells the client, if one does, and the flag that tells the log.
     pub(super) fn told_by(&self) -> (u16, Flags) {
         match self {
             Self::NoEndpoint => (503, Flags::NO_HEALTHY_UPSTREAM),
             Self::Connect(_) => (503, Flags::UPSTREAM_CONNECT_FAILURE),
             // Not 502: the caller's own sidecar tries another endpoint on 503, where that is safe.
-            Self::Stale | Self::Lost(_) | Self::Vanished | Self::Unavailable => (503, Flags::UPSTREAM_CLOSED),
+            Self::Stale | Self::Lost(_) | Self::Vanished | Self::Silent | Self::Unavailable => {
+                (503, Flags::UPSTREAM_CLOSED)
+            }
             Self::Partial => (502, Flags::UPSTREAM_CLOSED),
             Self::Malformed(_) => (502, Flags::UPSTREAM_PROTOCOL),
             Self::TryLate | Self::Late => (504, Flags::UPSTREAM_TIMEOUT),

@@ -8,13 +8,13 @@ use std::time::Instant;
 
 use model::event::{Flags, Network, Step};
 use netsys::sock;
-use registry::{ClusterState, Target};
+use registry::{Lease, Retry, Target};
 use smallvec::SmallVec;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::connection::Towards;
-use crate::dial::{self, Dialed, Lease};
+use crate::dial::{self, Dialed};
 
 use super::exchange::{Answer, Exchange, Uploading};
 use super::failure::Failure;
@@ -26,15 +26,6 @@ struct Tries {
     failed: SmallVec<[SocketAddr; 4]>,
     retries: u32,
     under_way: Option<Retry>,
-}
-
-/// One retry under way, counted against the budget.
-struct Retry(Arc<ClusterState>);
-
-impl Drop for Retry {
-    fn drop(&mut self) {
-        self.0.end_retry();
-    }
 }
 
 /// What one try goes by.
@@ -149,12 +140,12 @@ impl Exchange<'_> {
         };
         worker.spares.give(buffer);
         let target = Arc::clone(lease.target());
-        if matches!(failure, Failure::Vanished) {
+        if failure.is_of_the_way() {
             worker.pool.forget(self.client.direction(), &target);
         }
         if matches!(
             failure,
-            Failure::Lost(_) | Failure::Vanished | Failure::Partial | Failure::TryLate
+            Failure::Lost(_) | Failure::Vanished | Failure::Silent | Failure::Partial | Failure::TryLate
         ) {
             self.client.note_failure(&target);
         }
@@ -283,17 +274,20 @@ impl Exchange<'_> {
         }
         tries.failed.push(target.address);
         tries.under_way = None;
-        if !cluster.state.begin_retry(policy.retry_budget_percent) {
-            self.request.flags.insert(Flags::RETRY_BUDGET);
-            return None;
+        // The budget holds back work done twice. A try that came to no endpoint was no work, and all that
+        // were waiting for one that is cut off find that out at the same time.
+        if !failure.reached_nobody() {
+            tries.under_way = Retry::new(&cluster.state, policy.retry_budget_percent);
+            if tries.under_way.is_none() {
+                self.request.flags.insert(Flags::RETRY_BUDGET);
+                return None;
+            }
         }
-        tries.under_way = Some(Retry(Arc::clone(&cluster.state)));
         // Where all others failed too, one that refused will refuse again,
         // and one that vanished is not back yet.
-        let choice = self.choose(&tries.failed).filter(|choice| {
-            !tries.failed.contains(&choice.target.address)
-                || !matches!(failure, Failure::Connect(_) | Failure::Vanished)
-        })?;
+        let choice = self
+            .choose(&tries.failed)
+            .filter(|choice| !tries.failed.contains(&choice.target.address) || !failure.is_of_the_way())?;
         tries.retries += 1;
         self.request.flags.insert(Flags::RETRIED);
         self.client.route.counters.retries.inc();
@@ -307,7 +301,11 @@ impl Exchange<'_> {
         let is_safe = match failure {
             Failure::Connect(_) => true,
             Failure::Stale => is_idempotent || !self.upload.has_begun(),
-            Failure::Lost(_) | Failure::Vanished | Failure::TryLate | Failure::Unavailable => is_idempotent,
+            Failure::Lost(_)
+            | Failure::Vanished
+            | Failure::Silent
+            | Failure::TryLate
+            | Failure::Unavailable => is_idempotent,
             _ => false,
         };
         is_safe && self.interim == 0 && self.upload.is_kept()

@@ -165,12 +165,12 @@ fn least_request_prefers_the_less_busy() {
         of(&addresses(2)),
     );
     let busy = &cluster.targets[0];
-    busy.state.begin();
+    let lease = crate::Lease::new(Arc::clone(busy));
     assert_eq!(
         counts(&cluster, 0, 50),
         BTreeMap::from([(cluster.targets[1].address, 50)])
     );
-    busy.state.end();
+    drop(lease);
     let counts = counts(&cluster, 0, 1000);
     assert!(counts.values().all(|n| (350..650).contains(n)), "{counts:?}");
 }
@@ -307,7 +307,7 @@ fn a_success_breaks_the_row_of_failures() {
 fn lives_outlast_reloads_but_not_generations() {
     let (mut table, cluster) = built(|_| (), of(&addresses(3)));
     assert!(eject(&cluster, "10.1.0.1:80", 0));
-    cluster.state.begin_request();
+    let _request = crate::UnderWay::new(&cluster.state, 20);
     table.apply(mesh(|s| s.policy.retries = 7));
     table.apply(endpoints("a/web", of(&addresses(4))));
     let after = first(&mut table);

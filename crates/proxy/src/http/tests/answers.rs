@@ -1,7 +1,7 @@
 //! What goes right: every kind of message, on kept connections.
 
 use super::stage::{Act, GET, OK, Server, Stage, answer, on_stage, send, settle};
-use crate::dial::{Dialed, Lease};
+use crate::dial::Dialed;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
@@ -285,7 +285,7 @@ fn what_was_dialled_before_the_client_spoke_serves_its_first_request() {
             stream: TcpStream::connect(server.address).await.expect("listening"),
             endpoint: server.address,
             took: std::time::Duration::from_millis(3),
-            lease: Some(Lease::new(target.clone())),
+            lease: Some(registry::Lease::new(target.clone())),
         };
         let mut client = stage.client_with(&GET.as_bytes()[..10], Some(dialed)).await;
         assert_eq!(client.ask(&GET[10..], "ok").await, OK);
