@@ -3,10 +3,12 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Mesh, Pod, RunAs, eventually, mesh, servers};
+use e2e::weir::Sidecar;
+use e2e::{Mesh, Pod, RunAs, eventually, mesh, servers, steady_over};
 use model::ports::{ADMIN, HEALTH, METRICS};
 use rustix::process::Signal;
 
@@ -229,10 +231,49 @@ fn a_drain_tells_keep_alive_clients_to_close() -> Result<()> {
         let answer = ask(&client, &[&format!("http://127.0.0.1:{HEALTH}/healthz/ready")]).ok()?;
         (answer.0 == 503).then_some(())
     })?;
-    // It had no request under way when the drain began: it is closed, or told to close by its next answer.
-    if let Ok(answer) = kept.get("web", "/") {
-        assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
-    }
+    // It had no request under way when the drain began, and may have the next one: then it is told to close.
+    let answer = kept
+        .get("web", "/")
+        .map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
+    assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
     assert!(sidecar.proxy.wait()?.success(), "{}", sidecar.proxy.said());
+    Ok(())
+}
+
+/// A pod is taken down while its application is busy: Kubernetes tells the application and the sidecar at
+/// the same time.
+#[test]
+fn a_drain_under_load_costs_no_request() -> Result<()> {
+    /// Eight busy connections, or four hundred that are idle most of the time.
+    const CONNECTIONS: [u32; 2] = [8, 400];
+    const RATE: u32 = 250;
+    let mesh = Mesh::create()?;
+    let server = mesh.pod("server", "web")?;
+    let dir = tempfile::tempdir()?;
+    let _nginx = servers::nginx(&server, dir.path(), 8080, "location / { return 200 hello; }")?;
+    let ports = [e2e::manifests::Port::new("http", 80, 8080)];
+    let vips = mesh.service("web", 1, &ports, &[&server])?;
+    let [vip, _] = mesh::at(vips, 80);
+    for (number, connections) in CONNECTIONS.into_iter().enumerate() {
+        let pod = mesh.pod(&format!("client-{number}"), "client")?;
+        let mut sidecar = Sidecar::start(&pod, &mesh.manifests)?;
+        let (account, during) = steady_over(connections, &pod, vip, "/", RATE, || -> Result<()> {
+            thread::sleep(Duration::from_secs(3));
+            sidecar.proxy.signal(Signal::TERM)?;
+            thread::sleep(Duration::from_secs(4));
+            ensure!(sidecar.proxy.ended().is_none(), "it ended under load");
+            Ok(())
+        });
+        during?;
+        let log = sidecar.proxy.said();
+        let odd: Vec<&str> = log.lines().filter(|line| !line.contains(" 200 ")).collect();
+        assert!(
+            account.failed.is_empty() && account.cut == 0,
+            "{account:?}\n{}",
+            odd.join("\n")
+        );
+        assert!(account.total() > 100, "hardly a load: {account:?}");
+        assert!(sidecar.proxy.wait()?.success(), "{}", sidecar.proxy.said());
+    }
     Ok(())
 }

@@ -156,23 +156,17 @@ impl Client {
         })
     }
 
-    /// Waits until the client speaks; `false` where the connection is to end.
+    /// Waits until the client speaks; `false` where the connection is to end. A drain alone does not end
+    /// it: the client may be about to speak, and would lose its request. It is told to close by the answer
+    /// to that, or else closed at the drain's end, which it does not put off.
     async fn idle(&self) -> bool {
-        // A drain that began within a request has been told already.
-        if self.life.is_draining() && self.requests > 0 {
-            return false;
-        }
+        let _waiting = (self.requests > 0).then(|| self.life.wait());
         self.life.expire_in(self.settings.http_idle_timeout);
         poll_fn(|cx| {
             while let Poll::Ready(signal) = self.life.poll_signal(cx) {
-                // One that has not been served yet has nowhere else to go.
-                let stays = match signal {
-                    Signal::Settled => true,
-                    Signal::Draining => self.requests == 0,
-                    Signal::Expired | Signal::Cut => false,
-                };
-                if !stays {
-                    return Poll::Ready(false);
+                match signal {
+                    Signal::Settled | Signal::Draining => {}
+                    Signal::Expired | Signal::Cut => return Poll::Ready(false),
                 }
             }
             self.stream.poll_read_ready(cx).map(|ready| ready.is_ok())

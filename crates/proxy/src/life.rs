@@ -57,6 +57,10 @@ pub(crate) struct Lives {
     /// Seconds since the start, as of the last sweep: reading it costs no look at the clock.
     seconds: Cell<u32>,
     draining: Cell<bool>,
+    /// Connections that wait for their next request.
+    waiting: Cell<usize>,
+    /// How often a connection or a request began.
+    begun: Cell<u64>,
     /// Notified when a connection ends.
     pub(crate) ended: Notify,
 }
@@ -68,6 +72,8 @@ impl Lives {
             started: Instant::now(),
             seconds: Cell::new(0),
             draining: Cell::new(false),
+            waiting: Cell::new(0),
+            begun: Cell::new(0),
             ended: Notify::new(),
         }
     }
@@ -77,8 +83,19 @@ impl Lives {
         self.entries.borrow().len()
     }
 
+    /// Connections that do something now, which waiting for another request is not.
+    pub(crate) fn busy(&self) -> usize {
+        self.count().saturating_sub(self.waiting.get())
+    }
+
+    /// Grows whenever a connection or a request begins.
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun.get()
+    }
+
     /// A connection begins.
     pub(crate) fn begin(self: &Rc<Self>) -> Life {
+        self.begun.set(self.begun.get() + 1);
         let entry = Rc::new(Entry {
             deadline: Cell::new(NEVER),
             signal: Cell::new(self.draining.get().then_some(Signal::Draining)),
@@ -146,6 +163,12 @@ impl Life {
             .set(self.lives.seconds.get().saturating_add(seconds).saturating_add(1));
     }
 
+    /// While this lives the connection waits for its next request.
+    pub(crate) fn wait(&self) -> Waiting<'_> {
+        self.lives.waiting.set(self.lives.waiting.get() + 1);
+        Waiting(&self.lives)
+    }
+
     /// Whether the proxy drains.
     pub(crate) fn is_draining(&self) -> bool {
         self.lives.draining.get()
@@ -161,6 +184,17 @@ impl Life {
             *waker = Some(cx.waker().clone());
         }
         Poll::Pending
+    }
+}
+
+/// A connection that waits for its next request.
+#[derive(Debug)]
+pub(crate) struct Waiting<'a>(&'a Lives);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.set(self.0.waiting.get() - 1);
+        self.0.begun.set(self.0.begun.get() + 1);
     }
 }
 

@@ -6,7 +6,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use model::Remote;
@@ -181,6 +181,8 @@ pub(crate) struct Peers(Vec<Peer>);
 
 struct Peer {
     connections: AtomicUsize,
+    /// Within a drain: what [`Lives::begun`] says.
+    begun: AtomicU64,
     inbox: mpsc::UnboundedSender<Handover>,
 }
 
@@ -192,12 +194,16 @@ impl Peers {
         }
     }
 
-    /// Publishes worker `index`'s own count and says whether any worker has a connection.
-    fn busy(&self, index: usize, connections: usize) -> bool {
-        self.publish(index, connections);
-        self.0
-            .iter()
-            .any(|peer| peer.connections.load(Ordering::Relaxed) > 0)
+    /// Publishes what worker `index` does, and says how many connections of all workers do something, and
+    /// how many connections and requests have begun.
+    fn activity(&self, index: usize, lives: &Lives) -> (usize, u64) {
+        self.publish(index, lives.busy());
+        if let Some(peer) = self.0.get(index) {
+            peer.begun.store(lives.begun(), Ordering::Relaxed);
+        }
+        let busy = self.0.iter().map(|peer| peer.connections.load(Ordering::Relaxed));
+        let begun = self.0.iter().map(|peer| peer.begun.load(Ordering::Relaxed));
+        (busy.sum(), begun.sum())
     }
 
     /// The worker with the fewest connections, unless `index` with its `own` has at most one more.
@@ -264,6 +270,7 @@ pub fn start_proxy(config: Config, listeners: Listeners) -> Result<Handle, Start
     let (inboxes, receivers): (Vec<_>, Vec<_>) = (0..count).map(|_| mpsc::unbounded_channel()).unzip();
     let peers = inboxes.into_iter().map(|inbox| Peer {
         connections: AtomicUsize::new(0),
+        begun: AtomicU64::new(0),
         inbox,
     });
     let peers = Arc::new(Peers(peers.collect()));
@@ -365,25 +372,29 @@ async fn sweep(worker: Rc<Worker>) {
     }
 }
 
-/// Waits for the drain, and then until no worker has had a connection for `quiet`, or the drain's
+/// Waits for the drain, and then until no worker has had anything to do for `quiet`, or the drain's
 /// deadline passes, whichever comes first. New connections are accepted all the while: they have nowhere
 /// else to go, and a listener that closes resets what waits in its backlog.
 async fn drain_after(worker: &Worker, drain: drain::Watch, quiet: Duration) {
     drain.draining().await;
     worker.lives.drain();
     let mut quiet_since = Instant::now();
+    let mut begun_before = 0;
     // What waits in a backlog by now is accepted first, whichever worker it is then handed to.
     for _ in 0..TURNS_TO_ACCEPT {
         tokio::task::yield_now().await;
     }
     loop {
-        let busy = worker.peers.busy(worker.index, worker.lives.count());
-        if busy {
+        let (busy, begun) = worker.peers.activity(worker.index, &worker.lives);
+        let is_busy = busy > 0;
+        // What began and ended since the last look counts, too.
+        if is_busy || begun != begun_before {
             quiet_since = Instant::now();
+            begun_before = begun;
         }
         // Read each time: a second signal brings it nearer.
         let is_late = drain.deadline().is_none_or(|deadline| deadline <= Instant::now());
-        if is_late || !busy && quiet_since.elapsed() >= quiet {
+        if is_late || !is_busy && quiet_since.elapsed() >= quiet {
             break;
         }
         tokio::time::sleep(DRAIN_LOOK).await;

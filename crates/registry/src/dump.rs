@@ -100,6 +100,9 @@ pub struct ClusterDump {
     pub requests: u32,
     /// Retries under way.
     pub retries: u32,
+    /// Retries left of the burst that is allowed beyond the budget.
+    #[serde(default)]
+    pub retry_burst_left: u32,
     /// Its endpoints by address.
     pub endpoints: Vec<EndpointDump>,
 }
@@ -201,6 +204,7 @@ fn cluster_dump(cluster: &Arc<Cluster>, snapshot: &Snapshot, now: u64) -> Cluste
         own_settings: service.map_or_else(Vec::new, |service| service.settings.names()),
         requests: cluster.state.requests(),
         retries: cluster.state.retries(),
+        retry_burst_left: cluster.state.retry_burst_left(),
         endpoints,
     }
 }

@@ -108,6 +108,9 @@ impl EndpointState {
     }
 }
 
+/// One retry, as the burst is counted.
+const WHOLE_RETRY: u32 = 100;
+
 /// Life of one cluster, kept for as long as its service port stays.
 #[derive(Debug, Default)]
 pub struct ClusterState {
@@ -164,6 +167,12 @@ impl ClusterState {
         self.retries.load(Relaxed)
     }
 
+    /// Whole retries left of the burst that is allowed beyond the budget's share.
+    #[must_use]
+    pub fn retry_burst_left(&self) -> u32 {
+        RETRY_BURST - self.burst_used.load(Relaxed).div_ceil(WHOLE_RETRY)
+    }
+
     /// A request is under way, and earns `percent` of a retry; [`crate::UnderWay`] pairs this with
     /// [`Self::end_request`].
     pub(crate) fn begin_request(&self, percent: u32) {
@@ -184,7 +193,6 @@ impl ClusterState {
     /// Whether the budget allows one more retry now; if so it is taken: a share of what is under way, and
     /// beyond that what is left of the burst. [`crate::Retry`] pairs this with [`Self::end_retry`].
     pub(crate) fn begin_retry(&self, percent: u32) -> bool {
-        const WHOLE: u32 = 100;
         let under_way = u64::from(self.requests.load(Relaxed));
         let share = under_way * u64::from(percent) / 100;
         let allowed = u32::try_from(share).unwrap_or(u32::MAX).max(RETRY_BUDGET_MIN);
@@ -194,7 +202,10 @@ impl ClusterState {
         if within.is_ok() {
             return true;
         }
-        let spend = |used: u32| (used + WHOLE <= RETRY_BURST * WHOLE).then_some(used + WHOLE);
+        let spend = |used: u32| {
+            let more = used + WHOLE_RETRY;
+            (more <= RETRY_BURST * WHOLE_RETRY).then_some(more)
+        };
         let is_allowed = percent > 0 && self.burst_used.fetch_update(Relaxed, Relaxed, spend).is_ok();
         if is_allowed {
             self.retries.fetch_add(1, Relaxed);

@@ -7,11 +7,12 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use e2e::http::Client;
 use e2e::manifests::{Port, Service};
 use e2e::mesh::addresses;
-use e2e::{Mesh, Pod, eventually, servers, steady, weir};
+use e2e::{Mesh, Pod, RunAs, eventually, servers, steady, steady_over, weir};
+use model::settings::RETRY_BURST;
 use serde_json::Value;
 
 const CHANGES: usize = 1_000;
@@ -127,6 +128,84 @@ fn an_ejection_survives_a_reload() -> Result<()> {
     assert_eq!(after["ejections"], before["ejections"]);
     assert!(matches!(ask().as_deref(), Ok("alive")));
     Ok(())
+}
+
+/// Holds what asks for `/hang` until `/go` is asked for, and answers everything else 503, in its time.
+const SERVER: &str = "const held = []; require('http').createServer((request, response) => { \
+    if (request.url == '/hang') return held.push(response); \
+    if (request.url == '/go') { held.forEach(one => one.end('held')); return response.end('gone'); } \
+    setTimeout(() => { response.statusCode = 503; response.end('no'); }, 50); }).listen(8080, '::')";
+
+#[test]
+fn what_is_under_way_and_what_the_budget_has_left_survive_a_reload() -> Result<()> {
+    const HELD: usize = 5;
+    let mesh = Mesh::create()?;
+    let pod = mesh.pod("a", "web")?;
+    let _server = pod.start(RunAs::Application, "node", ["-e", SERVER])?;
+    pod.wait_listening(8080)?;
+    let addresses = addresses(10);
+    let ports = [Port::new("http", 80, 8080)];
+    let web = Service::new("web", &addresses, &ports).annotated("weir.dev/eject-after", "0");
+    mesh.manifests.service(&web, &[&pod])?;
+    let (client, _sidecar) = mesh.client()?;
+    let vip = SocketAddr::new(addresses[0], 80);
+    // Many at once are answered 503: what the burst allows is asked again.
+    let (account, ()) = steady_over(40, &client, vip, "/", 400, || {
+        thread::sleep(Duration::from_secs(1));
+    });
+    assert!(
+        !account.failed.is_empty() && account.answered.is_empty(),
+        "{account:?}"
+    );
+    let of_burst = |cluster: &Value| cluster["retry_burst_left"].as_u64();
+    let before = of_burst(&cluster(&client)?);
+    assert!(before < Some(RETRY_BURST.into()), "{before:?}");
+
+    thread::scope(|scope| -> Result<()> {
+        let ask = || {
+            Client::connect(&client, vip)?
+                .get("web", "/hang")
+                .map_err(|e| anyhow!("{e:?}"))
+        };
+        let asking: Vec<_> = (0..HELD).map(|_| scope.spawn(ask)).collect();
+        let under_way = |wanted: usize| {
+            let cluster = cluster(&client).ok()?;
+            let of_endpoint = endpoint(&client, &pod).ok()?["in_flight"].clone();
+            (cluster["requests"] == wanted && of_endpoint == wanted).then_some(cluster)
+        };
+        eventually("the requests to be under way", || under_way(HELD))?;
+        mesh.manifests
+            .service(&web.annotated("weir.dev/retries", "3"), &[&pod])?;
+        let after = eventually("the reload", || {
+            let cluster = cluster(&client).ok()?;
+            (cluster["policy"]["retries"] == 3).then_some(cluster)
+        })?;
+        assert_eq!(after["requests"], HELD);
+        assert_eq!(endpoint(&client, &pod)?["in_flight"], HELD);
+        // The held requests earn one retry together.
+        let left = of_burst(&after);
+        assert!(
+            left >= before && left <= before.map(|left| left + 1),
+            "{left:?} after {before:?}"
+        );
+
+        let mut last = Client::connect(&client, vip)?;
+        let answer = last.get("web", "/go").map_err(|e| anyhow!("{e:?}"))?;
+        assert_eq!(answer.body, "gone");
+        for asked in asking {
+            let answer = asked.join().map_err(|_| anyhow!("a client panicked"))??;
+            assert_eq!(answer.body, "held");
+        }
+        eventually("nothing to be under way", || under_way(0))?;
+        Ok(())
+    })
+}
+
+/// What the client's proxy says of the service's cluster.
+fn cluster(client: &Pod) -> Result<Value> {
+    let said = pc(client, &["clusters", "-o", "json", "--fqdn", "web.mesh"])?;
+    let rows: Vec<Value> = serde_json::from_str(&said)?;
+    rows.into_iter().next().context("no such cluster")
 }
 
 /// What the client's proxy says of the pod's IPv4 endpoint.

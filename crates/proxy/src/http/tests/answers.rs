@@ -315,33 +315,44 @@ fn a_client_that_ended_its_own_direction_still_gets_its_answer() {
 }
 
 #[test]
-fn a_drain_closes_what_is_idle_and_lets_what_runs_finish() {
+fn a_drain_tells_clients_to_close_and_ends_with_those_that_say_nothing() {
     on_stage(async {
         let script = vec![Act::Read("\r\n\r\n"), Act::Wait, send(OK)];
-        let server = Server::start(vec![answer(OK), script, answer(OK)]).await;
+        let server = Server::start(vec![answer(OK), answer(OK), script, answer(OK), answer(OK)]).await;
         let stage = Stage::new(&[server.address]);
+        let mut silent = stage.client().await;
+        silent.ask(GET, "ok").await;
         let mut idle = stage.client().await;
         idle.ask(GET, "ok").await;
         let mut busy = stage.client().await;
         busy.send(GET).await;
         // The first connection is kept, and taken for this request; it closes, and the next is dialled.
-        while server.read().len() < 2 {
+        while server.read().len() < 3 {
             settle().await;
         }
         stage.worker.lives.drain();
-        assert_eq!(idle.rest().await, "");
+        settle().await;
+        // Only the one that has a request under way puts off the end.
+        assert_eq!(stage.worker.lives.busy(), 1);
+        let begun = stage.worker.lives.begun();
         server.go_on();
         let closing = OK.replace("\r\nContent", "\r\nconnection: close\r\nContent");
         assert_eq!(busy.rest().await, closing);
+        // One that was about to speak has not lost its request.
+        idle.send(GET).await;
+        assert_eq!(idle.rest().await, closing);
+        assert!(stage.worker.lives.begun() > begun);
         // What is captured only now has nowhere else to go.
         let mut late = stage.client().await;
         late.send(GET).await;
         assert_eq!(late.rest().await, closing);
+        stage.worker.lives.cut();
+        assert_eq!(silent.rest().await, "");
     });
 }
 
 #[test]
-fn a_drain_that_begins_within_an_answer_closes_behind_it() {
+fn a_drain_that_begins_within_an_answer_closes_behind_the_next_one() {
     on_stage(async {
         let (head, rest) = OK.split_at(OK.len() - 1);
         let server = Server::start(vec![vec![
@@ -349,7 +360,8 @@ fn a_drain_that_begins_within_an_answer_closes_behind_it() {
             send(head),
             Act::Wait,
             send(rest),
-            Act::Wait,
+            Act::Read("\r\n\r\n"),
+            send(OK),
         ]])
         .await;
         let stage = Stage::new(&[server.address]);
@@ -358,7 +370,11 @@ fn a_drain_that_begins_within_an_answer_closes_behind_it() {
         stage.worker.lives.drain();
         settle().await;
         server.go_on();
-        assert_eq!(client.rest().await, rest);
+        assert_eq!(client.until(rest).await, rest);
         assert_eq!(stage.flags().await, "-");
+        // It was not told to close, so that it may have sent the next request by now.
+        client.send(GET).await;
+        let closing = OK.replace("\r\nContent", "\r\nconnection: close\r\nContent");
+        assert_eq!(client.rest().await, closing);
     });
 }
