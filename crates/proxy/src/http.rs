@@ -15,6 +15,7 @@ mod flow;
 pub(crate) mod pool;
 mod reply;
 mod request;
+mod request_id;
 #[cfg(test)]
 mod tests;
 mod tries;

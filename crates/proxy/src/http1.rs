@@ -9,6 +9,7 @@
 mod body;
 mod edit;
 mod fields;
+mod line;
 mod request;
 mod response;
 mod scan;

@@ -19,13 +19,13 @@ use super::buffer::Buffer;
 use super::failure::Failure;
 use super::flow::{Broke, Flow};
 use super::request::Request;
+use super::request_id::RequestId;
 use super::{Client, Next};
 
 /// Most interim responses to one request.
 const INTERIM_MAX: u32 = 32;
 /// How often deadlines are looked at.
 const SWEEP: Duration = Duration::from_secs(1);
-const REQUEST_ID_BYTES: usize = 36;
 
 /// One request under way.
 pub(super) struct Exchange<'a> {
@@ -71,7 +71,7 @@ impl Client {
         self.stays = head.persists;
         self.follow();
         let request_id = self.make_request_id(&mut head);
-        let id = request_id.as_ref().map(|id| &id[..]);
+        let id = request_id.as_ref().map(RequestId::id);
         let request = Request::new(self, buffer.filled(), &head, id);
         let policy = self.policy();
         let keep = (policy.retries > 0).then_some(policy.retry_body_bytes);
@@ -132,22 +132,13 @@ impl Client {
         Next::Linger
     }
 
-    /// Gives a request without one an id in the form of a random UUID (RFC 9562 section 5.4).
-    fn make_request_id(&self, head: &mut RequestHead) -> Option<[u8; REQUEST_ID_BYTES]> {
+    /// Gives a request without one an id.
+    fn make_request_id(&self, head: &mut RequestHead) -> Option<RequestId> {
         if head.request_id.is_some() || !self.settings.request_id {
             return None;
         }
-        let mut bits = (u128::from(self.worker.random()) << 64) | u128::from(self.worker.random());
-        bits = bits & !(0xf << 76) | 4 << 76;
-        bits = bits & !(0x3 << 62) | 2 << 62;
-        let mut id = [b'-'; REQUEST_ID_BYTES];
-        let mut nibbles = (0..32).rev().map(|place| (bits >> (place * 4)) as usize & 0xf);
-        for (at, byte) in id.iter_mut().enumerate() {
-            if !matches!(at, 8 | 13 | 18 | 23) {
-                *byte = b"0123456789abcdef"[nibbles.next().unwrap_or_default()];
-            }
-        }
-        head.edits.insert("x-request-id", &id);
+        let id = RequestId::random(self.worker.random(), self.worker.random());
+        head.edits.insert_line(id.line());
         Some(id)
     }
 }

@@ -3,7 +3,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
-use std::hash::{BuildHasherDefault, DefaultHasher};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,16 +19,54 @@ const KEPT_MAX: usize = 256;
 /// One worker's unused upstream connections.
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
-    endpoints: RefCell<HashMap<Key, Endpoint, BuildHasherDefault<DefaultHasher>>>,
+    endpoints: RefCell<HashMap<Key, Endpoint, BuildHasherDefault<KeyHasher>>>,
     /// Sweeps so far, one a second: the pool's clock.
     seconds: Cell<u32>,
 }
 
-type Key = (Direction, SocketAddr);
+/// Whose connections, by the address of its state, which [`Endpoint`] keeps: another workload at the same
+/// address has another state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Key(usize);
+
+impl Key {
+    fn of(direction: Direction, state: &Arc<EndpointState>) -> Self {
+        // The lowest bit of an address is free.
+        Self(Arc::as_ptr(state).addr() | usize::from(direction == Direction::Inbound))
+    }
+}
+
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        hasher.write_usize(self.0);
+    }
+}
+
+/// Spreads addresses of memory, which nobody outside can choose. Asked twice for each request.
+#[derive(Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.write_usize(usize::from(*byte)));
+    }
+
+    fn write_usize(&mut self, number: usize) {
+        // Fibonacci hashing; the table looks at the lowest and the highest bits.
+        self.0 = (self.0 ^ number as u64)
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            .rotate_left(32);
+    }
+}
 
 #[derive(Debug)]
 struct Endpoint {
-    /// Whose connections these are: another workload with the same address has another state.
+    direction: Direction,
+    address: SocketAddr,
     state: Arc<EndpointState>,
     /// The last one given back is the first one taken.
     unused: Vec<Unused>,
@@ -52,11 +90,7 @@ impl Pool {
     /// The connection to `target` that was used last, if one is there and still silent.
     pub(super) fn take(&self, direction: Direction, target: &Target) -> Option<Kept> {
         let mut endpoints = self.endpoints.borrow_mut();
-        let endpoint = endpoints.get_mut(&(direction, target.address))?;
-        if !Arc::ptr_eq(&endpoint.state, &target.state) {
-            endpoint.unused.clear();
-            return None;
-        }
+        let endpoint = endpoints.get_mut(&Key::of(direction, &target.state))?;
         while let Some(Unused { kept, .. }) = endpoint.unused.pop() {
             if is_silent(&kept.stream) {
                 return Some(kept);
@@ -69,15 +103,13 @@ impl Pool {
     pub(super) fn give(&self, direction: Direction, target: &Target, kept: Kept) {
         let mut endpoints = self.endpoints.borrow_mut();
         let endpoint = endpoints
-            .entry((direction, target.address))
+            .entry(Key::of(direction, &target.state))
             .or_insert_with(|| Endpoint {
+                direction,
+                address: target.address,
                 state: Arc::clone(&target.state),
                 unused: Vec::new(),
             });
-        if !Arc::ptr_eq(&endpoint.state, &target.state) {
-            endpoint.state = Arc::clone(&target.state);
-            endpoint.unused.clear();
-        }
         if endpoint.unused.len() < KEPT_MAX {
             let since = self.seconds.get();
             endpoint.unused.push(Unused { kept, since });
@@ -86,7 +118,8 @@ impl Pool {
 
     /// Closes all connections to an endpoint that one of them shows to be gone.
     pub(super) fn forget(&self, direction: Direction, target: &Target) {
-        self.endpoints.borrow_mut().remove(&(direction, target.address));
+        let key = Key::of(direction, &target.state);
+        self.endpoints.borrow_mut().remove(&key);
     }
 
     /// Closes what the endpoint closed or spoke on, what was unused for long, and what leads to
@@ -95,19 +128,15 @@ impl Pool {
         let seconds = self.seconds.get() + 1;
         self.seconds.set(seconds);
         let longest = whole_seconds(snapshot.settings.pool_idle_timeout);
-        self.endpoints
-            .borrow_mut()
-            .retain(|(direction, address), endpoint| {
-                if endpoint.state.is_ejected(now)
-                    || !is_current(snapshot, *direction, *address, &endpoint.state)
-                {
-                    return false;
-                }
-                endpoint
-                    .unused
-                    .retain(|unused| seconds - unused.since <= longest && is_silent(&unused.kept.stream));
-                !endpoint.unused.is_empty()
-            });
+        self.endpoints.borrow_mut().retain(|_, endpoint| {
+            if endpoint.state.is_ejected(now) || !endpoint.is_current(snapshot) {
+                return false;
+            }
+            endpoint
+                .unused
+                .retain(|unused| seconds - unused.since <= longest && is_silent(&unused.kept.stream));
+            !endpoint.unused.is_empty()
+        });
     }
 
     /// Connections kept now.
@@ -121,28 +150,26 @@ impl Pool {
     }
 }
 
+impl Endpoint {
+    /// Whether the registry still has it.
+    fn is_current(&self, snapshot: &Snapshot) -> bool {
+        let is_same = |target: &Target| Arc::ptr_eq(&target.state, &self.state);
+        match self.direction {
+            Direction::Outbound => snapshot
+                .by_endpoint
+                .get(&self.address)
+                .is_some_and(|(_, target)| is_same(target)),
+            Direction::Inbound => snapshot
+                .inbound
+                .get(&self.address.port())
+                .is_some_and(|cluster| cluster.targets.iter().any(|target| is_same(target))),
+        }
+    }
+}
+
 /// Whether neither a byte nor an end has come. Costs no system call while the reactor knows of none.
 fn is_silent(stream: &TcpStream) -> bool {
     matches!(stream.try_read(&mut [0]), Err(error) if error.kind() == io::ErrorKind::WouldBlock)
-}
-
-fn is_current(
-    snapshot: &Snapshot,
-    direction: Direction,
-    address: SocketAddr,
-    state: &Arc<EndpointState>,
-) -> bool {
-    let is_same = |target: &Target| Arc::ptr_eq(&target.state, state);
-    match direction {
-        Direction::Outbound => snapshot
-            .by_endpoint
-            .get(&address)
-            .is_some_and(|(_, target)| is_same(target)),
-        Direction::Inbound => snapshot
-            .inbound
-            .get(&address.port())
-            .is_some_and(|cluster| cluster.targets.iter().any(|target| is_same(target))),
-    }
 }
 
 fn whole_seconds(time: Duration) -> u32 {

@@ -5,6 +5,7 @@ use memchr::memchr;
 
 use super::Malformed;
 use super::fields::Name;
+use super::line::is_token;
 
 /// Longest chunk size line with its extensions and CRLF, in bytes.
 pub const CHUNK_LINE_MAX: usize = 4 * 1024;
@@ -176,9 +177,8 @@ fn trailer_line(input: &[u8], passed: u16) -> Result<Step, Malformed> {
 fn check_trailer(line: &[u8]) -> Result<(), Malformed> {
     let colon = memchr(b':', line).ok_or(Malformed::Trailer)?;
     let (name, value) = line.split_at(colon);
-    let is_token = |byte: &u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte);
     let is_value = |byte: &u8| *byte == b'\t' || !byte.is_ascii_control();
-    if name.is_empty() || !name.iter().all(is_token) || !value.iter().all(is_value) {
+    if name.is_empty() || !name.iter().all(|&byte| is_token(byte)) || !value.iter().all(is_value) {
         return Err(Malformed::Trailer);
     }
     const NEVER: [&str; 6] = [
@@ -189,9 +189,10 @@ fn check_trailer(line: &[u8]) -> Result<(), Malformed> {
         "content-encoding",
         "content-range",
     ];
-    let name = std::str::from_utf8(name).map_err(|_| Malformed::Trailer)?;
     let is_barred = !matches!(Name::of(name), Name::Other | Name::RequestId)
-        || NEVER.iter().any(|barred| name.eq_ignore_ascii_case(barred));
+        || NEVER
+            .iter()
+            .any(|barred| name.eq_ignore_ascii_case(barred.as_bytes()));
     if is_barred {
         Err(Malformed::Trailer)
     } else {

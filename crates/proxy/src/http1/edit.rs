@@ -47,6 +47,11 @@ impl Edits {
         self.inserted.extend_from_slice(b"\r\n");
     }
 
+    /// Puts in a field line that is whole, with its CRLF.
+    pub fn insert_line(&mut self, line: &[u8]) {
+        self.inserted.extend_from_slice(line);
+    }
+
     /// Puts another start line in the place of the present one. It ends with CRLF.
     pub(super) fn replace_start_line(&mut self, line: Vec<u8>) {
         self.start_line = Some(line.into_boxed_slice());

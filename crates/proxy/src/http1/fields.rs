@@ -1,28 +1,10 @@
 //! The fields that say how a message is framed and what concerns one hop only; the same in both
 //! directions. Called by `request` and `response`.
 
-use std::mem::MaybeUninit;
-
 use smallvec::SmallVec;
 
-use super::{Body, Edits, FIELDS_MAX, Malformed, Span, Version};
-
-/// Room for the fields of one head. Not initialised: the parser writes what it finds.
-pub(super) type Room<'a> = [MaybeUninit<httparse::Header<'a>>; FIELDS_MAX];
-
-pub(super) fn room<'a>() -> Room<'a> {
-    [const { MaybeUninit::uninit() }; FIELDS_MAX]
-}
-
-impl From<httparse::Error> for Malformed {
-    fn from(error: httparse::Error) -> Self {
-        match error {
-            httparse::Error::TooManyHeaders => Self::TooManyFields,
-            httparse::Error::Version => Self::Version,
-            _ => Self::Syntax,
-        }
-    }
-}
+use super::line::Fields;
+use super::{Body, Edits, Malformed, Span, Version};
 
 /// The fields the codec acts upon.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,8 +24,8 @@ pub(super) enum Name {
 }
 
 impl Name {
-    pub(super) fn of(name: &str) -> Self {
-        let is = |known: &str| name.eq_ignore_ascii_case(known);
+    pub(super) fn of(name: &[u8]) -> Self {
+        let is = |known: &str| name.eq_ignore_ascii_case(known.as_bytes());
         match name.len() {
             2 if is("te") => Self::Te,
             4 if is("host") => Self::Host,
@@ -171,15 +153,15 @@ impl Options {
         Ok(())
     }
 
-    /// Takes the named fields out.
-    pub(super) fn remove_named(&self, input: &[u8], fields: &Lines<'_>, edits: &mut Edits) {
+    /// Takes the named fields out. `fields` were read before.
+    pub(super) fn remove_named(&self, fields: Fields<'_>, edits: &mut Edits) {
         if self.named.is_empty() {
             return;
         }
-        for (field, line) in fields.iter() {
-            let is_named = |name: &Span| name.of(input).eq_ignore_ascii_case(field.name.as_bytes());
+        for field in fields.flatten() {
+            let is_named = |name: &Span| name.of(fields.input).eq_ignore_ascii_case(field.name);
             if self.named.iter().any(is_named) {
-                edits.remove(line);
+                edits.remove(field.line);
             }
         }
     }
@@ -190,23 +172,5 @@ impl Options {
             Version::Http11 => !self.close,
             Version::Http10 => self.keep_alive && !self.close,
         }
-    }
-}
-
-/// The fields of a head with the lines they stand on.
-pub(super) struct Lines<'a> {
-    pub(super) input: &'a [u8],
-    pub(super) fields: &'a [httparse::Header<'a>],
-    /// Where the last field's line ends: before the empty line.
-    pub(super) end: usize,
-}
-
-impl<'a> Lines<'a> {
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&'a httparse::Header<'a>, Span)> {
-        let start = |field: &httparse::Header<'_>| Span::within(self.input, field.name.as_bytes()).start();
-        self.fields.iter().enumerate().map(move |(index, field)| {
-            let end = self.fields.get(index + 1).map_or(self.end, start);
-            (field, Span::new(start(field), end))
-        })
     }
 }

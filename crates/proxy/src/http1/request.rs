@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::fields::{Length, Lines, Name, Options, members, room};
+use super::fields::{Length, Name, Options, members};
+use super::line::{Field, Fields, RequestLine};
 use super::{Body, Edits, Malformed, Scan, Span, Version};
 
 /// Request method, as far as it matters to a proxy.
@@ -22,16 +23,16 @@ pub enum Method {
 }
 
 impl Method {
-    fn of(name: &str) -> Self {
+    fn of(name: &[u8]) -> Self {
         match name {
-            "GET" => Self::Get,
-            "HEAD" => Self::Head,
-            "POST" => Self::Post,
-            "PUT" => Self::Put,
-            "DELETE" => Self::Delete,
-            "CONNECT" => Self::Connect,
-            "OPTIONS" => Self::Options,
-            "TRACE" => Self::Trace,
+            b"GET" => Self::Get,
+            b"HEAD" => Self::Head,
+            b"POST" => Self::Post,
+            b"PUT" => Self::Put,
+            b"DELETE" => Self::Delete,
+            b"CONNECT" => Self::Connect,
+            b"OPTIONS" => Self::Options,
+            b"TRACE" => Self::Trace,
             _ => Self::Other,
         }
     }
@@ -95,29 +96,10 @@ impl RequestHead {
         let Some(range) = scan.end(input)? else {
             return Ok(None);
         };
-        let mut room = room();
-        let mut parsed = httparse::Request::new(&mut []);
-        let status = parsed.parse_with_uninit_headers(&input[range.clone()], &mut room)?;
-        let (httparse::Status::Complete(length), Some(method), Some(target), Some(minor)) =
-            (status, parsed.method, parsed.path, parsed.version)
-        else {
-            return Err(Malformed::Syntax);
-        };
-        if length != range.len() {
-            return Err(Malformed::Syntax);
-        }
-        let version = if minor == 0 {
-            Version::Http10
-        } else {
-            Version::Http11
-        };
-        let lines = Lines {
-            input,
-            fields: parsed.headers,
-            end: range.end - 2,
-        };
-        let found = Found::in_lines(&lines, version)?;
-        found.into_head(&lines, range, version, method, target).map(Some)
+        let line = RequestLine::read(&input[range.clone()])?;
+        let fields = Fields::new(input, range.start + line.length, range.end);
+        let found = Found::in_fields(fields, line.version)?;
+        found.into_head(fields, range, &line).map(Some)
     }
 }
 
@@ -136,22 +118,23 @@ struct Found {
 }
 
 impl Found {
-    fn in_lines(lines: &Lines<'_>, version: Version) -> Result<Self, Malformed> {
+    fn in_fields(fields: Fields<'_>, version: Version) -> Result<Self, Malformed> {
         let mut found = Self::default();
-        for (field, line) in lines.iter() {
-            let value = field.value.trim_ascii();
-            match Name::of(field.name) {
+        let input = fields.input;
+        for field in fields {
+            let Field { name, value, line } = field?;
+            match Name::of(name) {
                 Name::Host => {
                     if found.host.is_some() || !is_host(value) {
                         return Err(Malformed::Host);
                     }
-                    found.host = Some(Span::within(lines.input, value));
+                    found.host = Some(Span::within(input, value));
                     found.host_line = Some(line);
                 }
                 Name::ContentLength => found.length.content_length(value)?,
                 Name::TransferEncoding => found.length.transfer_encoding(value, version)?,
                 Name::Connection => {
-                    found.options.read(lines.input, value)?;
+                    found.options.read(input, value)?;
                     found.edits.remove(line);
                 }
                 Name::KeepAlive | Name::ProxyConnection | Name::Http2Settings => found.edits.remove(line),
@@ -173,7 +156,7 @@ impl Found {
                     }
                 }
                 Name::RequestId if !value.is_empty() => {
-                    found.request_id.get_or_insert(Span::within(lines.input, value));
+                    found.request_id.get_or_insert(Span::within(input, value));
                 }
                 Name::RequestId => found.edits.remove(line),
                 Name::Other => {}
@@ -184,25 +167,22 @@ impl Found {
 
     fn into_head(
         mut self,
-        lines: &Lines<'_>,
+        fields: Fields<'_>,
         range: Range<usize>,
-        version: Version,
-        method_name: &str,
-        target: &str,
+        line: &RequestLine<'_>,
     ) -> Result<RequestHead, Malformed> {
-        let input = lines.input;
-        let method = Method::of(method_name);
+        let input = fields.input;
+        let version = line.version;
+        let method = Method::of(line.method);
         if self.host.is_none() && version == Version::Http11 {
             return Err(Malformed::Host);
         }
-        let target = Target::read(input, method, target)?;
+        let target = Target::read(input, method, line.target)?;
         if method == Method::Connect && !matches!(self.length, Length::Unsaid | Length::Exactly(0)) {
             return Err(Malformed::ConnectBody);
         }
-        self.options.remove_named(input, lines, &mut self.edits);
-        let line_end =
-            memchr::memchr(b'\n', &input[range.clone()]).map_or(range.end, |at| range.start + at + 1);
-        let start_line = Span::new(range.start, line_end);
+        self.options.remove_named(fields, &mut self.edits);
+        let start_line = Span::new(range.start, range.start + line.length);
         let upgrade = self.upgrade(method, version);
         self.hop_fields(upgrade, version);
         if let Target::Absolute { authority, path } = target {
@@ -213,7 +193,7 @@ impl Found {
             start_line,
             version,
             method,
-            method_name: Span::within(input, method_name.as_bytes()),
+            method_name: Span::within(input, line.method),
             authority: target.authority().or(self.host).unwrap_or_default(),
             path: target.path(),
             body: self.length.of_request(),
@@ -305,16 +285,16 @@ enum Target {
 }
 
 impl Target {
-    fn read(input: &[u8], method: Method, target: &str) -> Result<Self, Malformed> {
-        let bytes = target.as_bytes();
+    fn read(input: &[u8], method: Method, bytes: &[u8]) -> Result<Self, Malformed> {
         let span = Span::within(input, bytes);
         // A fragment never goes on the wire; some readers cut it off, some do not.
         if bytes.contains(&b'#') {
             return Err(Malformed::Target);
         }
         if method == Method::Connect {
-            let has_port = target
-                .rsplit_once(':')
+            let has_port = std::str::from_utf8(bytes)
+                .ok()
+                .and_then(|target| target.rsplit_once(':'))
                 .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
             return if has_port && is_host(bytes) {
                 Ok(Self::Authority(span))

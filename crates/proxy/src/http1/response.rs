@@ -2,7 +2,8 @@
 
 use std::ops::Range;
 
-use super::fields::{Length, Lines, Name, Options, members, room};
+use super::fields::{Length, Name, Options, members};
+use super::line::{Fields, StatusLine};
 use super::{Body, Edits, Malformed, Method, Scan, Span, Upgrade, Version};
 
 /// What was asked, as far as it decides how the answer is read.
@@ -52,36 +53,13 @@ impl ResponseHead {
         let Some(range) = scan.end(input)? else {
             return Ok(None);
         };
-        let mut room = room();
-        let mut parsed = httparse::Response::new(&mut []);
-        let parse = httparse::ParserConfig::default().parse_response_with_uninit_headers(
-            &mut parsed,
-            &input[range.clone()],
-            &mut room,
-        )?;
-        let (httparse::Status::Complete(length), Some(status), Some(minor)) =
-            (parse, parsed.code, parsed.version)
-        else {
-            return Err(Malformed::Syntax);
-        };
-        if length != range.len() {
-            return Err(Malformed::Syntax);
-        }
-        if status < 100 {
+        let line = StatusLine::read(&input[range.clone()])?;
+        if line.status < 100 {
             return Err(Malformed::Status);
         }
-        let version = if minor == 0 {
-            Version::Http10
-        } else {
-            Version::Http11
-        };
-        let lines = Lines {
-            input,
-            fields: parsed.headers,
-            end: range.end - 2,
-        };
-        Found::in_lines(&lines, version, status)?
-            .into_head(&lines, range, version, status, asked)
+        let fields = Fields::new(input, range.start + line.length, range.end);
+        Found::in_fields(fields, line.version, line.status)?
+            .into_head(fields, range, &line, asked)
             .map(Some)
     }
 
@@ -102,25 +80,24 @@ struct Found {
 }
 
 impl Found {
-    fn in_lines(lines: &Lines<'_>, version: Version, status: u16) -> Result<Self, Malformed> {
+    fn in_fields(fields: Fields<'_>, version: Version, status: u16) -> Result<Self, Malformed> {
         let mut found = Self::default();
-        for (field, line) in lines.iter() {
+        for field in fields {
+            let field = field?;
             match Name::of(field.name) {
-                Name::ContentLength => found.length.content_length(field.value.trim_ascii())?,
-                Name::TransferEncoding => found
-                    .length
-                    .transfer_encoding(field.value.trim_ascii(), version)?,
+                Name::ContentLength => found.length.content_length(field.value)?,
+                Name::TransferEncoding => found.length.transfer_encoding(field.value, version)?,
                 Name::Connection => {
-                    found.options.read(lines.input, field.value)?;
-                    found.edits.remove(line);
+                    found.options.read(fields.input, field.value)?;
+                    found.edits.remove(field.line);
                 }
-                Name::KeepAlive | Name::ProxyConnection => found.edits.remove(line),
+                Name::KeepAlive | Name::ProxyConnection => found.edits.remove(field.line),
                 // It belongs to 101 and 426; elsewhere it advertises what is stripped from requests.
                 Name::Upgrade if status == 101 || status == 426 => {
                     found.offers_http2 |=
                         members(field.value).any(|protocol| protocol.eq_ignore_ascii_case(b"h2c"));
                 }
-                Name::Upgrade => found.edits.remove(line),
+                Name::Upgrade => found.edits.remove(field.line),
                 _ => {}
             }
         }
@@ -129,12 +106,16 @@ impl Found {
 
     fn into_head(
         mut self,
-        lines: &Lines<'_>,
+        fields: Fields<'_>,
         range: Range<usize>,
-        version: Version,
-        status: u16,
+        line: &StatusLine,
         asked: Asked,
     ) -> Result<ResponseHead, Malformed> {
+        let StatusLine {
+            version,
+            status,
+            length,
+        } = *line;
         let switched = status == 101;
         if switched && (asked.upgrade != Upgrade::Offered || self.offers_http2) {
             return Err(Malformed::UnaskedSwitch);
@@ -150,18 +131,17 @@ impl Found {
         if asked.version == Version::Http10 && self.length == Length::Chunked {
             return Err(Malformed::TransferEncoding);
         }
-        self.options.remove_named(lines.input, lines, &mut self.edits);
+        self.options.remove_named(fields, &mut self.edits);
         if switched || status == 426 {
             self.edits.insert("Connection", b"Upgrade");
         }
-        let line_end = memchr::memchr(b'\n', lines.input).map_or(range.end, |at| at + 1);
         // What answers HTTP/1.0 stays open only where it says so, whatever version it says.
         let persists = match asked.version {
             Version::Http11 => self.options.persists(version),
             Version::Http10 => self.options.persists(Version::Http10),
         };
         Ok(ResponseHead {
-            start_line: Span::new(range.start, line_end),
+            start_line: Span::new(range.start, range.start + length),
             version,
             status,
             body,

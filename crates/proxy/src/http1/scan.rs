@@ -2,8 +2,9 @@
 //! where the head starts and ends. Each byte is looked at once, however slowly it comes.
 
 use std::ops::Range;
+use std::sync::LazyLock;
 
-use memchr::memchr;
+use memchr::{memchr, memmem};
 
 use super::Malformed;
 
@@ -13,6 +14,9 @@ pub const HEAD_MAX: usize = 64 * 1024;
 pub const START_LINE_MAX: usize = 16 * 1024;
 /// Most fields in one head.
 pub const FIELDS_MAX: usize = 128;
+
+/// The empty line that ends a head, behind the line before it.
+static END: LazyLock<memmem::Finder<'static>> = LazyLock::new(|| memmem::Finder::new(b"\r\n\r\n"));
 
 /// How far a head has been looked at. One for each message.
 #[derive(Clone, Copy, Default, Debug)]
@@ -26,9 +30,26 @@ impl Scan {
     /// The range of the head within `input`, once its last line is there. `input` must begin where it
     /// began at the first call. One empty line before a request is skipped (RFC 9112 section 2.2).
     ///
+    /// What a head that came in one piece says on its lines is for `line` to check.
+    ///
     /// # Errors
     /// A bare line feed, an empty start line, and what is over the limits.
     pub(super) fn end(&mut self, input: &[u8]) -> Result<Option<Range<usize>>, Malformed> {
+        // Nearly every head comes in one piece.
+        if self.seen == 0
+            && !input.starts_with(b"\r")
+            && let Some(last_line_end) = END.find(input)
+        {
+            let end = last_line_end + 4;
+            return match end > HEAD_MAX {
+                true => Err(Malformed::HeadTooLarge),
+                false => Ok(Some(0..end)),
+            };
+        }
+        self.end_by_lines(input)
+    }
+
+    fn end_by_lines(&mut self, input: &[u8]) -> Result<Option<Range<usize>>, Malformed> {
         while let Some(distance) = memchr(b'\n', &input[self.seen as usize..]) {
             let feed = self.seen as usize + distance;
             let line = self.line as usize;
