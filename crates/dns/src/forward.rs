@@ -3,7 +3,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -49,6 +49,14 @@ impl Resolvers {
         }
         None
     }
+}
+
+/// The resolvers that a file like `/etc/resolv.conf` names. A client sends its queries to them, so it must
+/// have a route there even where all its queries are captured. None where there is no such file.
+#[must_use]
+pub fn nameservers(resolv_conf: &Path) -> Vec<IpAddr> {
+    let text = std::fs::read_to_string(resolv_conf).unwrap_or_default();
+    parse(&text).iter().map(SocketAddr::ip).collect()
 }
 
 /// The `nameserver` lines. An address may have a zone (`fe80::1%eth0`), which we leave out: such a

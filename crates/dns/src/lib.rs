@@ -10,6 +10,7 @@ mod serve;
 
 use std::net::IpAddr;
 
+pub use forward::nameservers;
 pub use serve::{Handle, Sockets, start};
 
 /// What a name of the mesh stands for.

@@ -122,6 +122,8 @@ pub struct Network {
     pub addresses: Vec<IpAddr>,
     /// What it can connect to; a route of a family that has no address is left out.
     pub routes: Vec<IpNet>,
+    /// Addresses that it may be given later, with routes ([`Porter::extend`]); rules can count on them.
+    pub later: Vec<IpAddr>,
 }
 
 /// The command runs.

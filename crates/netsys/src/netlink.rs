@@ -19,6 +19,7 @@ pub(crate) const LIST_ADDRESSES: u16 = 22;
 
 const REQUEST_ACK: u16 = 0x1 | 0x4;
 const CREATE_EXCLUSIVE: u16 = 0x400 | 0x200;
+const CREATE_OR_REPLACE: u16 = 0x400 | 0x100;
 const REQUEST_LIST: u16 = 0x1 | 0x300;
 
 /// Attribute of a link: its name.
@@ -43,6 +44,8 @@ pub struct Changes {
     bytes: Vec<u8>,
     /// What each message was for, by sequence number.
     what: Vec<String>,
+    /// Whether addresses and routes may be there already.
+    replacing: bool,
 }
 
 /// A change that the kernel refused.
@@ -66,6 +69,24 @@ impl Changes {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// None yet; an address or route that is there already is no error.
+    #[must_use]
+    pub fn replacing() -> Self {
+        Self {
+            replacing: true,
+            ..Self::default()
+        }
+    }
+
+    fn create(&self) -> u16 {
+        let how = if self.replacing {
+            CREATE_OR_REPLACE
+        } else {
+            CREATE_EXCLUSIVE
+        };
+        REQUEST_ACK | how
     }
 
     /// Sets a link up.
@@ -151,7 +172,7 @@ impl Changes {
         const ADDRESS: u16 = 1;
         const NO_DUPLICATE_DETECTION: u8 = 2;
         let what = format!("add address {address}");
-        self.message(NEW_ADDRESS, REQUEST_ACK | CREATE_EXCLUSIVE, what, |bytes| {
+        self.message(NEW_ADDRESS, self.create(), what, |bytes| {
             bytes.extend([family(address), host_bits(address), NO_DUPLICATE_DETECTION, 0]);
             bytes.extend(link.0.to_ne_bytes());
             attribute(bytes, LOCAL, &octets(address));
@@ -180,7 +201,7 @@ impl Changes {
         const SCOPE_LINK: u8 = 253;
         const UNICAST: u8 = 1;
         let what = format!("add a route to {to}");
-        self.message(NEW_ROUTE, REQUEST_ACK | CREATE_EXCLUSIVE, what, |bytes| {
+        self.message(NEW_ROUTE, self.create(), what, |bytes| {
             bytes.extend([family(to.addr()), to.prefix_len(), 0, 0]);
             bytes.extend([TABLE_MAIN, PROTOCOL_STATIC, SCOPE_LINK, UNICAST]);
             bytes.extend(0_u32.to_ne_bytes());

@@ -76,3 +76,46 @@ fn changed_manifests_are_followed() -> Result<()> {
     assert!(program.said().contains("web-1"), "{}", program.said());
     Ok(())
 }
+
+/// By a name, so that there is no try too early: who knows the address has a route to it.
+#[test]
+fn what_changed_manifests_name_is_reachable_in_a_family_without_default_route() -> Result<()> {
+    for (families, gone) in [
+        ("some IPv6", &["-6 route del default"][..]),
+        (
+            "no IPv6",
+            &["-6 route del default", "-6 addr flush dev eth0 scope global"],
+        ),
+        ("no default route", &["-6 route del default", "route del default"]),
+    ] {
+        let laptop = Laptop::create()?;
+        for change in gone {
+            laptop.pod.ip(change)?;
+        }
+        let script = "echo ready; for family in 4 6; do \
+                      until getent ahostsv$family late.mesh | grep -qE '^(10.96.0.50|fd00:96::50) '; do sleep 0.02; done; \
+                      curl -${family}sS http://late.mesh/ || exit 1; echo; done";
+        for who in BOTH {
+            let mut program = laptop.start(who, &["sh", "-c", script])?;
+            eventually("the command", || program.said().contains("ready").then_some(()))?;
+            laptop.mesh.manifests.write(
+                "late.yaml",
+                "apiVersion: v1\nkind: Service\nmetadata: {name: late, namespace: mesh}\n\
+                 spec: {clusterIP: 10.96.0.50, clusterIPs: [10.96.0.50, 'fd00:96::50'], ports: [{name: http, port: 80}]}\n---\n\
+                 apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
+                 metadata: {name: late-1, namespace: mesh, labels: {kubernetes.io/service-name: late}}\n\
+                 ports: [{name: http, port: 8080, protocol: TCP}]\nendpoints: [{addresses: [10.77.0.2]}]\n",
+            )?;
+            let status = program.wait()?;
+            assert_eq!(status.code(), Some(0), "{families}, {who:?}: {}", program.said());
+            assert_eq!(
+                program.said().matches("web-1").count(),
+                2,
+                "{families}: {}",
+                program.said()
+            );
+            laptop.mesh.manifests.remove("late.yaml")?;
+        }
+    }
+    Ok(())
+}

@@ -5,14 +5,14 @@ use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
 use std::fs;
 use std::io;
-use std::net::{IpAddr, TcpListener, UdpSocket};
+use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
+use std::str::FromStr;
 
-use ipnet::IpNet;
 use rustix::mount::{MountFlags, MountPropagationFlags, mount_bind, mount_change};
 use rustix::process::{Pid, Signal, getegid, geteuid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
@@ -187,11 +187,8 @@ fn put_over(files: &[(PathBuf, PathBuf)]) -> Result<(), Failed> {
 }
 
 fn furnish(plan: &Plan<'_>, network: &Network) -> Result<(String, Vec<OwnedFd>), Failed> {
-    connect(network)?;
-    let families = match TcpListener::bind("[::1]:0") {
-        Ok(_) => Families::Both,
-        Err(_) => Families::V4,
-    };
+    let families = families();
+    connect(network, families, Changes::new())?;
     let sockets = plan
         .sockets
         .iter()
@@ -203,6 +200,14 @@ fn furnish(plan: &Plan<'_>, network: &Network) -> Result<(String, Vec<OwnedFd>),
     Ok((note, sockets))
 }
 
+/// What the kernel speaks here; loopback must be up.
+pub(super) fn families() -> Families {
+    match TcpListener::bind("[::1]:0") {
+        Ok(_) => Families::Both,
+        Err(_) => Families::V4,
+    }
+}
+
 /// A veth pair with both ends here; where the kernel has none, the loopback device serves.
 fn links() -> Result<(), crate::netlink::Error> {
     Changes::new().up(LinkIndex::LOOPBACK).commit()?;
@@ -211,11 +216,14 @@ fn links() -> Result<(), crate::netlink::Error> {
     Ok(())
 }
 
-fn connect(network: &Network) -> Result<(), Failed> {
+/// Gives the namespace addresses and routes. Those of a family that the kernel lacks are left out.
+pub(super) fn connect(network: &Network, families: Families, mut changes: Changes) -> Result<(), Failed> {
     let has_link = fs::read_to_string("/proc/net/dev").is_ok_and(|text| text.contains(LINK.1));
     let link = if has_link { LINK.0 } else { LinkIndex::LOOPBACK };
-    let mut changes = Changes::new();
     for &address in &network.addresses {
+        if families == Families::V4 && address.is_ipv6() {
+            continue;
+        }
         changes.address(link, address);
         for &route in &network.routes {
             if route.addr().is_ipv4() == address.is_ipv4() {
@@ -331,29 +339,35 @@ fn is_missing(program: &OsStr, error: &io::Error) -> bool {
     in_path && !std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }
 
-/// A [`Network`] as text: one address or network a line.
+/// What the text of a [`Network`] begins with.
+pub(super) const NETWORK: &str = "network";
+
+/// A [`Network`] as text: a word and an address or network a line.
 pub(super) fn encode(network: &Network) -> Vec<u8> {
-    let mut text = String::from("network\n");
+    let mut text = format!("{NETWORK}\n");
     for address in &network.addresses {
-        text.push_str(&format!("{address}\n"));
+        text.push_str(&format!("address {address}\n"));
     }
     for route in &network.routes {
-        text.push_str(&format!("{route}\n"));
+        text.push_str(&format!("route {route}\n"));
+    }
+    for address in &network.later {
+        text.push_str(&format!("later {address}\n"));
     }
     text.into_bytes()
 }
 
-fn decode(bytes: &[u8]) -> Network {
+pub(super) fn decode(bytes: &[u8]) -> Network {
+    fn all<T: FromStr>(text: &str, word: &str) -> Vec<T> {
+        let lines = text.lines().filter_map(|line| line.split_once(' '));
+        let of_word = lines.filter(|(first, _)| *first == word);
+        of_word.filter_map(|(_, rest)| rest.parse().ok()).collect()
+    }
     let text = String::from_utf8_lossy(bytes);
     Network {
-        addresses: text
-            .lines()
-            .filter_map(|line| line.parse::<IpAddr>().ok())
-            .collect(),
-        routes: text
-            .lines()
-            .filter_map(|line| line.parse::<IpNet>().ok())
-            .collect(),
+        addresses: all(&text, "address"),
+        routes: all(&text, "route"),
+        later: all(&text, "later"),
     }
 }
 
@@ -366,6 +380,7 @@ mod tests {
         let network = Network {
             addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
             routes: vec!["0.0.0.0/0".parse().unwrap(), "fd00::9/128".parse().unwrap()],
+            later: vec!["fd00::2".parse().unwrap()],
         };
         assert_eq!(decode(&encode(&network)), network);
         assert_eq!(decode(&encode(&Network::default())), Network::default());

@@ -1,6 +1,6 @@
 //! The porter: a process that stays in the command's network after the command was started, with the right
-//! over it. It makes the sockets by which the proxy, which is elsewhere, calls into that network, and hands
-//! them out. The keeper forks it; whoever holds the [`Porter`] asks it; it goes with either of them.
+//! over it. It makes the sockets by which the proxy, which is elsewhere, calls into that network, hands them
+//! out, and adds routes. The keeper forks it; whoever holds the [`Porter`] asks it; it goes with either of them.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,7 +14,9 @@ use rustix::process::{DumpableBehavior, Pid, Signal, set_dumpable_behavior};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use socket2::Socket;
 
+use super::{Network, inside};
 use crate::fdpass::Channel;
+use crate::netlink::Changes;
 use crate::sock;
 
 /// It answers in microseconds; one that does not answer at all was stopped by somebody.
@@ -46,6 +48,16 @@ impl Porter {
         let (_, descriptors) = self.ask(&wanted.encode())?;
         let socket = descriptors.into_iter().next().ok_or(io::ErrorKind::InvalidData)?;
         Ok(socket.into())
+    }
+
+    /// Gives the command's network addresses and routes, some of which may be there already. A family that
+    /// its kernel lacks is left out.
+    ///
+    /// # Errors
+    /// Where the porter is gone, or the kernel refuses.
+    pub fn extend(&self, network: &Network) -> io::Result<()> {
+        self.ask(&String::from_utf8_lossy(&inside::encode(network)))
+            .map(drop)
     }
 
     /// One question and its answer. A line on which something went wrong is never used again: a late answer
@@ -129,13 +141,9 @@ pub(super) fn run(channel: &Channel, keeper: Pid) -> u8 {
     }
     // No word, and an empty one: whoever asked is gone.
     while let Ok(Some((question, _))) = channel.receive() {
-        let question = String::from_utf8_lossy(&question);
-        let made = match Wanted::decode(&question) {
-            Some(wanted) => wanted.make(),
-            None => Err(io::ErrorKind::InvalidInput.into()),
-        };
-        let told = match made {
-            Ok(socket) => channel.send(&[DONE], &[socket.as_fd()]),
+        let told = match do_as_asked(&question) {
+            Ok(Some(socket)) => channel.send(&[DONE], &[socket.as_fd()]),
+            Ok(None) => channel.send(&[DONE], &[]),
             Err(error) => {
                 let cause = error
                     .raw_os_error()
@@ -148,6 +156,20 @@ pub(super) fn run(channel: &Channel, keeper: Pid) -> u8 {
         }
     }
     0
+}
+
+/// Makes a socket, or extends the network.
+fn do_as_asked(question: &[u8]) -> io::Result<Option<Socket>> {
+    let text = String::from_utf8_lossy(question);
+    if !text.starts_with(inside::NETWORK) {
+        let wanted = Wanted::decode(&text).ok_or(io::ErrorKind::InvalidInput)?;
+        return wanted.make().map(Some);
+    }
+    let network = inside::decode(question);
+    let extended = inside::connect(&network, inside::families(), Changes::replacing());
+    extended
+        .map_err(|(_, text)| io::Error::other(text))
+        .map(|()| None)
 }
 
 /// Keeps the one right that is needed, goes with the keeper, and lets nobody look into its memory: the

@@ -1,6 +1,7 @@
 //! `weir run`: a command in a network of its own, captured, with its sidecar. The proxy, DNS and discovery
 //! stay in the caller's network; the sockets they listen on are made inside and passed out.
 
+mod follow;
 mod inside;
 mod loopback;
 mod names;
@@ -130,13 +131,13 @@ fn compose(args: Args) -> Result<Ended> {
     let filter = std::env::var("WEIR_LOG").unwrap_or_else(|_| String::from("warn"));
     let level = telemetry::start(telemetry::Format::Text, &filter)?;
     let source = discovery::start_manifests(manifests, own.clone())?;
-    let snapshots = source.0.clone();
+    let snapshots = &source.0;
     if let Some(own) = &own
         && snapshots.borrow().own.is_none()
     {
         bail!("--as {own}: no manifest describes this pod; add it, or name one that is there");
     }
-    let network = network::of(&snapshots.borrow(), &netsys::routes::reachable()?);
+    let network = network::of(&snapshots.borrow())?;
     let mut contained = started.furnish(&network)?;
 
     let journey = is_told.then(|| start_journey(&contained.note)).transpose()?;
@@ -147,10 +148,11 @@ fn compose(args: Args) -> Result<Ended> {
     }
     let sockets = Both {
         porter: Arc::clone(&contained.porter),
-        own: network.addresses,
+        own: every_own(&network),
     };
+    let (snapshots, follower) = follow::start(source.0, Arc::clone(&contained.porter), network)?;
     let sidecar = sidecar::start(Parts {
-        source,
+        source: (snapshots.clone(), source.1),
         workers: WORKERS,
         listeners,
         sockets: Arc::new(sockets),
@@ -166,7 +168,7 @@ fn compose(args: Args) -> Result<Ended> {
     let _dns = dns::start(
         dns,
         names::of(snapshots),
-        Path::new("/etc/resolv.conf").to_owned(),
+        Path::new(network::RESOLV_CONF).to_owned(),
     )?;
 
     if let Some(ended) = signals.ended_before() {
@@ -177,6 +179,9 @@ fn compose(args: Args) -> Result<Ended> {
     signals.unblock()?;
     sidecar.trigger().start(LAST_BYTES);
     sidecar.finish()?;
+    if let Some(follower) = follower {
+        follower.join()?;
+    }
     if let Some(printer) = printer {
         printer.join()?;
     }
@@ -204,7 +209,7 @@ fn install(network: &Network, families: Families, lent: &[(IpNet, u16)], dumped:
         Families::Both => &Family::ALL,
     };
     let mark = SocketMark::exact(inside::MARK);
-    let mut intent = Intent::contained(network.addresses.clone(), Some(mark));
+    let mut intent = Intent::contained(every_own(network), Some(mark));
     intent.outbound.lent = lent.to_vec();
     let plan = rules::plan(&intent, &Facts::fresh(families)).map_err(|mistakes| {
         let mistakes: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
@@ -219,6 +224,11 @@ fn install(network: &Network, families: Families, lent: &[(IpNet, u16)], dumped:
         .filter(|_| dumped)
         .map(|programs| Ok(programs.save()? + DUMP_END));
     dumps.collect()
+}
+
+/// The addresses that the command has or may get.
+fn every_own(network: &Network) -> Vec<IpAddr> {
+    network.addresses.iter().chain(&network.later).copied().collect()
 }
 
 /// Ends the dump of one family.
