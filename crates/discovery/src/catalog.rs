@@ -59,32 +59,30 @@ impl Catalog {
         let name: Arc<str> = name.into();
         let before = self.files.remove(&name).unwrap_or_default();
         let mut after = File {
+            objects: parsed.objects,
             problems: parsed.problems,
-            ..File::default()
         };
-        for (key, (place, object)) in parsed.objects {
-            let object = match before.objects.get(&key) {
-                Some((_, same)) if **same == object => Arc::clone(same),
-                _ => Arc::new(object),
-            };
-            after.objects.insert(key, (place, object));
-        }
-        for (key, last_good) in &before.objects {
-            if parsed.unreadable || parsed.refused.contains(key) {
-                after
-                    .objects
-                    .entry(key.clone())
-                    .or_insert_with(|| last_good.clone());
+        let mut changed = Vec::new();
+        for (key, (_, object)) in &mut after.objects {
+            match before.objects.get(key) {
+                Some((_, same)) if Arc::ptr_eq(same, object) => {}
+                Some((_, same)) if same == object => *object = Arc::clone(same),
+                _ => changed.push(key.clone()),
             }
         }
-        let keys: BTreeSet<Key> = before
-            .objects
-            .keys()
-            .chain(after.objects.keys())
-            .cloned()
-            .collect();
+        let refused: BTreeSet<Key> = parsed.refused.into_iter().collect();
+        for (key, last_good) in before.objects {
+            if after.objects.contains_key(&key) {
+                continue;
+            }
+            if parsed.unreadable || refused.contains(&key) {
+                after.objects.insert(key, last_good);
+            } else {
+                changed.push(key);
+            }
+        }
         self.files.insert(Arc::clone(&name), after);
-        self.settle(&name, keys);
+        self.settle(&name, changed);
     }
 
     /// A file is gone, and what it held with it.
@@ -169,7 +167,7 @@ impl Catalog {
     }
 
     /// Chooses anew which file each of these objects is used from, after `file` changed.
-    fn settle(&mut self, file: &Arc<str>, keys: BTreeSet<Key>) {
+    fn settle(&mut self, file: &Arc<str>, keys: Vec<Key>) {
         for key in keys {
             let holders = self.holders.entry(key.clone()).or_default();
             if self.files.get(file).is_some_and(|f| f.objects.contains_key(&key)) {

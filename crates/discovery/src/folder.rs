@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::catalog::Catalog;
-use crate::parse::{self, Parsed, parse};
+use crate::parse::{self, Parsed, Reader};
 use crate::watch::Watch;
 
 /// How long a file of which nothing was heard is left alone after it was written to: half a file may well
@@ -40,6 +40,7 @@ pub(crate) struct Folder {
 struct Last {
     stamp: Stamp,
     digest: u64,
+    reader: Reader,
 }
 
 /// What changes when a file does.
@@ -146,11 +147,19 @@ impl Folder {
             return Some(SETTLE);
         }
         let digest = digest(&text);
-        let before = self.read.insert(Arc::clone(name), Last { stamp, digest });
-        if before.is_none_or(|before| before.digest != digest) {
-            catalog.put(name, parsed(name, text));
+        let before = self.read.remove(name);
+        let is_same = before.as_ref().is_some_and(|before| before.digest == digest);
+        let mut reader = before.map(|before| before.reader).unwrap_or_default();
+        if !is_same {
+            catalog.put(name, parsed(&mut reader, name, text));
             look.changed = true;
         }
+        let last = Last {
+            stamp,
+            digest,
+            reader,
+        };
+        self.read.insert(Arc::clone(name), last);
         stamp.is_fresh.then_some(SETTLE)
     }
 
@@ -226,9 +235,9 @@ fn age(metadata: &Metadata) -> Option<Duration> {
     SystemTime::now().duration_since(metadata.modified().ok()?).ok()
 }
 
-fn parsed(name: &str, text: Result<String, String>) -> Parsed {
+fn parsed(reader: &mut Reader, name: &str, text: Result<String, String>) -> Parsed {
     match text {
-        Ok(text) => parse(name, &text),
+        Ok(text) => reader.read(name, &text),
         Err(message) => parse::unreadable(name, message),
     }
 }

@@ -14,4 +14,4 @@ mod watch;
 pub use catalog::Catalog;
 pub use manifests::{Error, Handle, start_manifests};
 pub use model::problem::{Place, Problem, Severity};
-pub use parse::{Parsed, parse};
+pub use parse::{Parsed, Reader, parse};

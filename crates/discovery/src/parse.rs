@@ -3,8 +3,10 @@
 
 mod document;
 mod endpoints;
+mod list;
 mod node;
 mod pod;
+mod reader;
 mod service;
 mod settings;
 mod slice;
@@ -19,10 +21,11 @@ use model::{ObjectName, Settings};
 use serde_json::Value;
 
 use model::problem::{Place, Problem, Severity};
-use node::Node;
+use node::{Node, Note};
 
 pub use endpoints::EndpointsObject;
 pub use pod::PodObject;
+pub use reader::Reader;
 pub use service::{Family, ServiceObject};
 pub use slice::SliceObject;
 
@@ -65,7 +68,7 @@ pub enum Object {
 #[derive(Debug, Default)]
 pub struct Parsed {
     /// The good objects.
-    pub objects: BTreeMap<Key, (Place, Object)>,
+    pub objects: BTreeMap<Key, (Place, Arc<Object>)>,
     /// Those that were refused, where it could be told which they are.
     pub refused: Vec<Key>,
     /// Whether something was refused of which that could not be told.
@@ -74,24 +77,33 @@ pub struct Parsed {
     pub problems: Vec<Problem>,
 }
 
-/// Reads the text of the file `file`: YAML documents, JSON documents, lists of objects in either.
+/// What one object came to, wherever it stands.
+#[derive(Debug)]
+struct Reading {
+    /// `Service sidecar/nginx`; empty where not even that could be read.
+    object: String,
+    outcome: Outcome,
+    /// What is wrong with it or worth knowing.
+    notes: Vec<Note>,
+}
+
+#[derive(Debug)]
+enum Outcome {
+    Good(Key, Arc<Object>),
+    Refused(Key),
+    /// Refused, and it could not be told which it is.
+    Unknown,
+    /// Another kind, which is no concern of ours.
+    PassedOver,
+}
+
+const NO_KIND: &str = "the document has no `kind`; every Kubernetes object has one";
+const NO_OBJECT: &str = "the document is no object; a manifest begins with `apiVersion:` and `kind:`";
+
+/// Reads the text of the file `file` once: YAML documents, JSON documents, lists of objects in either.
 #[must_use]
 pub fn parse(file: &str, text: &str) -> Parsed {
-    let mut parsed = Parsed::default();
-    let file: Arc<str> = file.into();
-    for document in document::split(text) {
-        let mut place = Place {
-            document: document.number,
-            line: document.line,
-            ..Place::default()
-        };
-        match document.value() {
-            Ok(Value::Null) => {}
-            Ok(value) => parsed.take(&file, &mut place, &value),
-            Err(message) => parsed.refuse(&file, place, message),
-        }
-    }
-    parsed
+    Reader::default().read(file, text)
 }
 
 /// A file that cannot even be read as text: what it held stays.
@@ -145,70 +157,8 @@ impl Parsed {
         });
     }
 
-    /// Takes an object, or each object of a list.
-    fn take(&mut self, file: &Arc<str>, place: &mut Place, value: &Value) {
-        let Some(kind) = value.get("kind").and_then(Value::as_str) else {
-            let message = match value {
-                Value::Object(_) => "the document has no `kind`; every Kubernetes object has one",
-                _ => "the document is no object; a manifest begins with `apiVersion:` and `kind:`",
-            };
-            return self.refuse(file, place.clone(), message.to_owned());
-        };
-        let items = value.get("items").and_then(Value::as_array);
-        match (items, kind.strip_suffix("List")) {
-            (Some(items), Some(item_kind)) => {
-                for (index, item) in items.iter().enumerate() {
-                    place.item = Some(index + 1);
-                    let item = with_kind_of_list(item, value, item_kind);
-                    self.take_object(file, place, item.as_ref().unwrap_or(&items[index]));
-                }
-            }
-            _ => self.take_object(file, place, value),
-        }
-    }
-
-    fn take_object(&mut self, file: &Arc<str>, place: &Place, value: &Value) {
-        let text = |field| value.get(field).and_then(Value::as_str).unwrap_or_default();
-        let Some(kind) = Kind::of(text("apiVersion"), text("kind")) else {
-            self.pass_over(file, place, value);
-            return;
-        };
-        let notes = RefCell::default();
-        let root = Node::root(value, &notes);
-        let name = object_name(&root.at("metadata"), kind);
-        let object = match kind {
-            Kind::Service => service::read(&root, name.as_ref()).map(Object::Service),
-            Kind::EndpointSlice => slice::read(&root, name.as_ref()).map(Object::EndpointSlice),
-            Kind::Endpoints => endpoints::read(&root, name.as_ref()).map(Object::Endpoints),
-            Kind::Pod => pod::read(&root, name.as_ref()).map(Object::Pod),
-            Kind::MeshConfig => settings::mesh(&root).map(|mesh| Object::MeshConfig(Box::new(mesh))),
-        };
-        let object_text = match &name {
-            Some(name) => format!("{} {name}", kind.as_str()),
-            None => kind.as_str().to_owned(),
-        };
-        let place = Place {
-            object: object_text,
-            ..place.clone()
-        };
-        let notes = notes.into_inner();
-        let failed = notes.iter().any(|note| note.severity == Severity::Error);
-        self.problems.extend(notes.into_iter().map(|note| Problem {
-            file: Arc::clone(file),
-            place: place.clone(),
-            field: note.field,
-            severity: note.severity,
-            message: note.message,
-        }));
-        match (name, object) {
-            (Some(name), Some(object)) if !failed => self.keep(file, place, Key { kind, name }, object),
-            (Some(name), _) => self.refused.push(Key { kind, name }),
-            (None, _) => self.unreadable = true,
-        }
-    }
-
-    fn keep(&mut self, file: &Arc<str>, place: Place, key: Key, object: Object) {
-        if let Some((first, _)) = self.objects.get(&key) {
+    fn keep(&mut self, file: &Arc<str>, place: Place, key: &Key, object: &Arc<Object>) {
+        if let Some((first, _)) = self.objects.get(key) {
             let message = format!(
                 "the same object is in document {} (line {}) already, which is used; remove one of the two",
                 first.document, first.line
@@ -221,36 +171,76 @@ impl Parsed {
                 message,
             });
         } else {
-            self.objects.insert(key, (place, object));
+            self.objects.insert(key.clone(), (place, Arc::clone(object)));
+        }
+    }
+}
+
+impl Reading {
+    /// Reads an item of a list, which may leave out what the list says already.
+    fn of_item(item: &Value, list: &Value) -> Self {
+        let kind = list.get("kind").and_then(Value::as_str).unwrap_or_default();
+        let item_kind = kind.strip_suffix("List").unwrap_or_default();
+        let whole = with_kind_of_list(item, list, item_kind);
+        Self::of(whole.as_ref().unwrap_or(item))
+    }
+
+    /// Reads an object.
+    fn of(value: &Value) -> Self {
+        let text = |field| value.get(field).and_then(Value::as_str).unwrap_or_default();
+        let Some(kind) = Kind::of(text("apiVersion"), text("kind")) else {
+            return Self::passed_over(text("apiVersion"), text("kind"));
+        };
+        let notes = RefCell::default();
+        let root = Node::root(value, &notes);
+        let name = object_name(&root.at("metadata"), kind);
+        let object = match kind {
+            Kind::Service => service::read(&root, name.as_ref()).map(Object::Service),
+            Kind::EndpointSlice => slice::read(&root, name.as_ref()).map(Object::EndpointSlice),
+            Kind::Endpoints => endpoints::read(&root, name.as_ref()).map(Object::Endpoints),
+            Kind::Pod => pod::read(&root, name.as_ref()).map(Object::Pod),
+            Kind::MeshConfig => settings::mesh(&root).map(|mesh| Object::MeshConfig(Box::new(mesh))),
+        };
+        let notes = notes.into_inner();
+        let failed = notes.iter().any(|note| note.severity == Severity::Error);
+        Self {
+            object: match &name {
+                Some(name) => format!("{} {name}", kind.as_str()),
+                None => kind.as_str().to_owned(),
+            },
+            outcome: match (name, object) {
+                (Some(name), Some(object)) if !failed => Outcome::Good(Key { kind, name }, Arc::new(object)),
+                (Some(name), _) => Outcome::Refused(Key { kind, name }),
+                (None, _) => Outcome::Unknown,
+            },
+            notes,
         }
     }
 
     /// Other kinds are no concern of ours, but a misspelt one of ours is its author's.
-    fn pass_over(&mut self, file: &Arc<str>, place: &Place, value: &Value) {
-        let text = |field| value.get(field).and_then(Value::as_str).unwrap_or_default();
-        let (api_version, kind) = (text("apiVersion"), text("kind"));
+    fn passed_over(api_version: &str, kind: &str) -> Self {
         let message = match kind {
-            "Service" | "Endpoints" | "Pod" if !api_version.contains('/') => {
-                format!("apiVersion of a {kind} is `v1`, and this one has `{api_version}`; it is passed over")
-            }
-            "EndpointSlice" => format!(
+            "Service" | "Endpoints" | "Pod" if !api_version.contains('/') => Some(format!(
+                "apiVersion of a {kind} is `v1`, and this one has `{api_version}`; it is passed over"
+            )),
+            "EndpointSlice" => Some(format!(
                 "apiVersion of an EndpointSlice is `discovery.k8s.io/v1`, and this one has `{api_version}`; it is passed over"
-            ),
-            _ if api_version.starts_with("weir.dev/") => format!(
+            )),
+            _ if api_version.starts_with("weir.dev/") => Some(format!(
                 "Weir has no kind {api_version} {kind}; what there is, is `weir.dev/v1alpha1` MeshConfig"
-            ),
-            _ => return,
+            )),
+            _ => None,
         };
-        self.problems.push(Problem {
-            file: Arc::clone(file),
-            place: Place {
-                object: kind.to_owned(),
-                ..place.clone()
-            },
-            field: String::new(),
+        let note = message.map(|message| Note {
             severity: Severity::Warning,
+            field: String::new(),
             message,
         });
+        Self {
+            object: kind.to_owned(),
+            outcome: Outcome::PassedOver,
+            notes: note.into_iter().collect(),
+        }
     }
 }
 

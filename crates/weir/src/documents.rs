@@ -57,7 +57,7 @@ fn every_setting_is_documented_with_its_default() {
     let objects: Vec<_> = parsed
         .objects
         .values()
-        .map(|(_, object)| object.clone())
+        .map(|(_, object)| (**object).clone())
         .collect();
     assert_eq!(objects, [Object::MeshConfig(Box::default())]);
 

@@ -9,7 +9,7 @@ pub(super) struct Document<'a> {
     pub(super) number: usize,
     /// Line of the file where it begins, from 1.
     pub(super) line: usize,
-    text: &'a str,
+    pub(super) text: &'a str,
 }
 
 /// Splits at document markers: a line that begins with `---` always ends a document, and `...` closes one,
@@ -66,7 +66,7 @@ impl Document<'_> {
         if self.text.contains('\0') {
             return Err("holds a NUL byte, so it is no YAML".to_owned());
         }
-        serde_saphyr::from_str_with_options(self.text, options()).map_err(|error| self.message(&error))
+        parse(self.text).map_err(|error| self.message(&error))
     }
 
     fn message(&self, error: &serde_saphyr::Error) -> String {
@@ -80,6 +80,11 @@ impl Document<'_> {
             None => format!("not valid YAML: {first}"),
         }
     }
+}
+
+/// Parses YAML.
+pub(super) fn parse(text: &str) -> Result<Value, serde_saphyr::Error> {
+    serde_saphyr::from_str_with_options(text, options())
 }
 
 /// Room for what `kubectl get -A -o yaml` prints of a large cluster, and none for alias bombs.

@@ -10,7 +10,8 @@ fn objects(text: &str) -> Vec<Object> {
     let parsed = parse("m.yaml", text);
     let errors: Vec<String> = parsed.problems.iter().map(ToString::to_string).collect();
     assert!(errors.is_empty(), "{errors:#?}");
-    parsed.objects.into_values().map(|(_, object)| object).collect()
+    let objects = parsed.objects.into_values();
+    objects.map(|(_, object)| (*object).clone()).collect()
 }
 
 fn one(text: &str) -> Object {
@@ -90,7 +91,10 @@ fn a_service_as_kubectl_prints_it() {
             "m.yaml: document 1 (line 1), Service sidecar/nginx, spec.ports: 53/UDP not captured: only TCP is; it goes where it would go without Weir"
         ]
     );
-    let Some((_, Object::Service(object))) = parsed.objects.into_values().next() else {
+    let Some((_, object)) = parsed.objects.into_values().next() else {
+        panic!("no object")
+    };
+    let Object::Service(object) = &*object else {
         panic!("no service")
     };
     let service = &object.service;
