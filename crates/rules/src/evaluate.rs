@@ -1,4 +1,4 @@
-//! What a rule set, rendered or dumped, does with the first packet of a connection, and by which rules.
+//! What a rule set, rendered or dumped, does with a packet, and by which rules.
 //! Asked by the tools that explain, and by tests that hold it against the kernel.
 //!
 //! It knows what [`Test`] and [`Target`] name, and answers [`Fate::Unknown`] where a rule that could
@@ -12,7 +12,7 @@ use crate::ruleset::{
     Test,
 };
 
-/// The first packet of a connection.
+/// A packet: in most questions the first one of a connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Packet {
     /// Where it starts.
@@ -30,6 +30,30 @@ pub struct Packet {
     /// The device that it leaves or comes in by, as routing says before any rule: `lo` for an address
     /// of the namespace's own.
     pub device: String,
+    /// What conntrack makes of it.
+    pub state: State,
+}
+
+/// What conntrack makes of a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum State {
+    /// The first one of a connection: the only one that NAT is asked about.
+    #[default]
+    New,
+    /// Of a connection that both sides have spoken in.
+    Established,
+    /// Of no connection, and none begins with it.
+    Invalid,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Self::New => "NEW",
+            Self::Established => "ESTABLISHED",
+            Self::Invalid => "INVALID",
+        }
+    }
 }
 
 /// Where a packet starts.
@@ -166,6 +190,7 @@ struct View {
     /// Uid and gid; there is no socket on the way in.
     owner: Option<(u32, u32)>,
     mark: u32,
+    state: State,
 }
 
 impl View {
@@ -185,6 +210,7 @@ impl View {
             out_device,
             owner,
             mark,
+            state: packet.state,
         }
     }
 }
@@ -248,6 +274,9 @@ impl Walk<'_> {
 
     fn hooks(&mut self, hooks: &[(TableName, &str)]) -> Result<(), Fate> {
         for &(table, chain) in hooks {
+            if table == NAT && self.view.state != State::New {
+                continue;
+            }
             let Some(table) = self.ruleset.table(table) else {
                 continue;
             };
@@ -378,6 +407,7 @@ impl Walk<'_> {
         let within = |range: &PortRange, port| has_ports && (range.first..=range.last).contains(&port);
         Some(match test {
             Test::Source(net) => net.contains(&view.source),
+            Test::Sources(addresses) => addresses.contains(view.source),
             Test::Destination(net) => net.contains(&view.destination?),
             Test::Destinations(addresses) => addresses.contains(view.destination?),
             Test::InInterface(name) => device(&view.in_device, name),
@@ -391,7 +421,7 @@ impl Walk<'_> {
             Test::Gid(first, last) => (*first..=*last).contains(&view.owner?.1),
             Test::Gids(ranges) => within_any(ranges, view.owner?.1),
             Test::Mark(mark) => mark.matches(view.mark),
-            Test::State(states) => new_connection_is_in(states)?,
+            Test::State(states) => is_in(view.state, states)?,
             Test::Comment(_) => true,
             Test::Other(_) => return None,
         })
@@ -427,11 +457,12 @@ fn new_mark(target: &str, mark: u32) -> Option<u32> {
     Some((mark & !number(mask)?) ^ number(value)?)
 }
 
-fn new_connection_is_in(states: &[String]) -> Option<bool> {
-    const OTHERS: [&str; 4] = ["ESTABLISHED", "RELATED", "INVALID", "UNTRACKED"];
-    if states.iter().any(|state| state == "NEW") {
+/// None where a state has a name that is not known.
+fn is_in(state: State, states: &[String]) -> Option<bool> {
+    const ALL: [&str; 5] = ["NEW", "ESTABLISHED", "RELATED", "INVALID", "UNTRACKED"];
+    if states.iter().any(|name| name == state.name()) {
         return Some(true);
     }
-    let all_known = states.iter().all(|state| OTHERS.contains(&state.as_str()));
+    let all_known = states.iter().all(|name| ALL.contains(&name.as_str()));
     all_known.then_some(false)
 }

@@ -7,10 +7,10 @@ use ipnet::{IpNet, Ipv4Net};
 use model::ports;
 
 use crate::intent::{
-    BadMark, Dns, Inbound, InboundMode, Intent, LOOPBACK_V4, Outbound, Place, Proxy, Selection, Signs,
-    Uncarried,
+    BadMark, Devices, Dns, Families, Inbound, InboundMode, Intent, LOOPBACK_V4, Outbound, Place, Proxy,
+    Selection, Signs, Uncarried,
 };
-use crate::plan::Mistake;
+use crate::plan::{Family, Mistake};
 
 /// What was given, on the command line or in the environment. Empty text counts as not given.
 #[derive(Clone, Default, Debug)]
@@ -45,6 +45,22 @@ pub struct Flags {
     pub outbound_ports: Option<String>,
     /// `-o`.
     pub outbound_exclude_ports: Option<String>,
+    /// `-c`.
+    pub exclude_interfaces: Option<String>,
+    /// `-k`.
+    pub kube_virt_interfaces: Option<String>,
+    /// `ISTIO_OUTBOUND_OWNER_GROUPS`.
+    pub owner_groups: Option<String>,
+    /// `ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE`.
+    pub owner_groups_exclude: Option<String>,
+    /// The groups that the machine knows, by name.
+    pub groups: Vec<(String, u32)>,
+    /// `--drop-invalid`.
+    pub drop_invalid: Option<String>,
+    /// `--inbound-exclude-sources`.
+    pub exclude_sources: Option<String>,
+    /// `--families`.
+    pub families: Option<String>,
     /// `ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR`.
     pub loopback_cidr: Option<String>,
     /// The id of the user that `ENVOY_USER` names, where there is one.
@@ -71,6 +87,20 @@ impl Flags {
             dns: Dns::Off,
             uncarried: Uncarried::Pass,
             place: if self.host { Place::Host } else { Place::Container },
+            devices: Devices {
+                excluded: read.items(
+                    "-c (--istio-exclude-interfaces)",
+                    self.exclude_interfaces.as_deref(),
+                    device,
+                ),
+                virtual_machines: read.items(
+                    "-k (--kube-virt-interfaces)",
+                    self.kube_virt_interfaces.as_deref(),
+                    device,
+                ),
+            },
+            families: read.families(self.families.as_deref()),
+            drop_invalid: read.boolean("--drop-invalid", self.drop_invalid.as_deref()),
         };
         for (flag, value) in &self.beyond {
             read.beyond(flag, value);
@@ -137,6 +167,40 @@ impl Flags {
                 self.outbound_exclude_ports.as_deref(),
             ),
             loopback_v4: read.loopback(self.loopback_cidr.as_deref()),
+            groups: self.owner_groups(read),
+            exclude_groups: read.items(
+                "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE",
+                self.owner_groups_exclude.as_deref(),
+                |item| self.group(item),
+            ),
+        }
+    }
+
+    fn owner_groups(&self, read: &mut Reader) -> Selection<u32> {
+        const NAME: &str = "ISTIO_OUTBOUND_OWNER_GROUPS";
+        let text = match self.owner_groups.as_deref() {
+            None | Some("" | "*") => return Selection::All,
+            text => text,
+        };
+        let groups = read.items(NAME, text, |item| self.group(item));
+        if groups.len() > MOST_GROUPS {
+            read.wrong(
+                NAME,
+                format!("names more than {MOST_GROUPS} groups; capture all and exclude the others"),
+            );
+        }
+        Selection::Only(groups)
+    }
+
+    /// By name, as istio-iptables has it, or by number.
+    fn group(&self, text: &str) -> Result<u32, String> {
+        let by_name = self.groups.iter().find(|(name, _)| name == text);
+        match (text.parse(), by_name) {
+            (Ok(id), _) => Ok(id),
+            (_, Some((_, id))) => Ok(*id),
+            _ => Err(format!(
+                "`{text}` is no numeric group id, and no group of this machine has that name"
+            )),
         }
     }
 
@@ -163,9 +227,13 @@ impl Flags {
             ),
             ports,
             exclude_ports,
+            exclude_sources: read.networks("--inbound-exclude-sources", self.exclude_sources.as_deref()),
         }
     }
 }
+
+/// As many as one rule of iptables has room for.
+const MOST_GROUPS: usize = 64;
 
 /// A flag that is given replaces the preset's value.
 fn preset(given: Option<&str>, sidecar: bool) -> Option<&str> {
@@ -235,6 +303,33 @@ impl Reader {
         })
     }
 
+    fn boolean(&mut self, flag: &str, text: Option<&str>) -> bool {
+        match text.unwrap_or_default() {
+            "" | "false" | "False" | "FALSE" | "0" | "f" | "F" => false,
+            "true" | "True" | "TRUE" | "1" | "t" | "T" => true,
+            other => {
+                self.wrong(flag, format!("`{other}` is neither true nor false"));
+                false
+            }
+        }
+    }
+
+    fn families(&mut self, text: Option<&str>) -> Families {
+        match text.unwrap_or_default() {
+            "" => Families::InUse,
+            "both" => Families::Both,
+            "ipv4" => Families::Only(Family::V4),
+            "ipv6" => Families::Only(Family::V6),
+            other => {
+                let problem = format!(
+                    "`{other}` is no choice; write ipv4, ipv6 or both, or nothing for each that the namespace speaks"
+                );
+                self.wrong("--families", problem);
+                Families::InUse
+            }
+        }
+    }
+
     fn loopback(&mut self, text: Option<&str>) -> Ipv4Net {
         let text = match text.unwrap_or_default().trim() {
             "" => return LOOPBACK_V4,
@@ -253,11 +348,7 @@ impl Reader {
     }
 
     fn beyond(&mut self, flag: &str, value: &str) {
-        let asks_for_nothing = match flag {
-            "ISTIO_OUTBOUND_OWNER_GROUPS" => matches!(value, "" | "*"),
-            _ => matches!(value, "" | "false" | "0" | "f" | "F" | "False" | "FALSE"),
-        };
-        if !asks_for_nothing {
+        if !matches!(value, "" | "false" | "0" | "f" | "F" | "False" | "FALSE") {
             self.wrong(
                 flag,
                 format!("`{value}`: Weir does not have this yet, so it will not pretend; leave it out"),
@@ -278,3 +369,18 @@ fn id(text: &str) -> Result<u32, String> {
     text.parse()
         .map_err(|_| format!("`{text}` is no numeric id; names are not looked up, write one like 1337"))
 }
+
+/// A device's name; a trailing `+` stands for any ending.
+fn device(text: &str) -> Result<String, String> {
+    let name = text.strip_suffix('+').unwrap_or(text);
+    let is_fit = |c: char| c.is_ascii_alphanumeric() || "_-.:@".contains(c);
+    if name.chars().all(is_fit) && text != "+" && text.len() < MOST_DEVICE_BYTES {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "`{text}` is no device's name: write one like eth1, or tap+ for all that begin with tap"
+    ))
+}
+
+/// `IFNAMSIZ`, its zero included.
+const MOST_DEVICE_BYTES: usize = 16;

@@ -8,6 +8,8 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net};
 use model::ports;
 
+use crate::plan::Family;
+
 /// Everything a rule set is made from, apart from the facts of the namespace.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Intent {
@@ -23,6 +25,34 @@ pub struct Intent {
     pub uncarried: Uncarried,
     /// Whether the namespace may be a machine's.
     pub place: Place,
+    /// Devices that are treated in their own way.
+    pub devices: Devices,
+    /// Which families are captured.
+    pub families: Families,
+    /// Whether packets that conntrack can make nothing of are dropped when they come in: left alone, they reach
+    /// the application, whose answer would end a connection that the proxy has.
+    pub drop_invalid: bool,
+}
+
+/// Devices that are treated in their own way. A trailing `+` stands for any ending.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Devices {
+    /// Not captured, neither what comes in by them nor what leaves by them.
+    pub excluded: Vec<String>,
+    /// What comes in by them is a virtual machine's, and is captured as if it were made here.
+    pub virtual_machines: Vec<String>,
+}
+
+/// Which families are captured.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Families {
+    /// Each that the namespace speaks.
+    #[default]
+    InUse,
+    /// Both, whatever the namespace speaks yet.
+    Both,
+    /// This one alone; the other one is left open.
+    Only(Family),
 }
 
 /// How the proxy is recognised.
@@ -153,6 +183,10 @@ pub struct Outbound {
     /// Loopback destinations, address and port, that are captured all the same where the proxy is outside:
     /// what the namespace does not have there, the proxy's own loopback may.
     pub lent: Vec<(IpNet, u16)>,
+    /// Groups whose connections are captured.
+    pub groups: Selection<u32>,
+    /// Groups whose connections are left alone, where all others are captured.
+    pub exclude_groups: Vec<u32>,
 }
 
 /// Connections that come into the namespace.
@@ -168,6 +202,8 @@ pub struct Inbound {
     pub ports: Selection<u16>,
     /// Destination ports left alone where all are captured.
     pub exclude_ports: Vec<u16>,
+    /// Sources left alone: who probes the application's health from outside the mesh.
+    pub exclude_sources: Vec<IpNet>,
 }
 
 /// The kernel's means for inbound capture.
@@ -227,6 +263,9 @@ impl Intent {
             dns: Dns::All { to_port: ports::DNS },
             uncarried: Uncarried::Reject,
             place: Place::Container,
+            devices: Devices::default(),
+            families: Families::InUse,
+            drop_invalid: false,
         }
     }
 
@@ -249,6 +288,8 @@ impl Outbound {
             exclude_ports: vec![],
             loopback_v4: LOOPBACK_V4,
             lent: vec![],
+            groups: Selection::All,
+            exclude_groups: vec![],
         }
     }
 
@@ -269,6 +310,7 @@ impl Inbound {
             tunnel_port: ports::HBONE,
             ports: Selection::Only(vec![]),
             exclude_ports: vec![],
+            exclude_sources: vec![],
         }
     }
 }

@@ -16,7 +16,7 @@ pub mod plan;
 pub mod render;
 pub mod ruleset;
 
-pub use evaluate::{Fate, Origin, Packet, Step, Verdict, evaluate};
+pub use evaluate::{Fate, Origin, Packet, State, Step, Verdict, evaluate};
 pub use flags::Flags;
 pub use intent::{Intent, Proxy, Selection, SocketMark};
 pub use parse::parse;

@@ -5,6 +5,7 @@
 //! could decide nothing are left out. `docs/istio-iptables.md` has the differences that are wanted.
 
 mod clauses;
+mod prune;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,7 +13,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 pub use self::clauses::PASSTHROUGH_V6_OURS;
-use crate::intent::{Dns, Inbound, Intent, Place, Proxy, Selection, SocketMark, Uncarried};
+pub use self::prune::of_family;
+use crate::intent::{Dns, Families, Inbound, Intent, Place, Proxy, Selection, SocketMark, Uncarried};
 use crate::ruleset::IpProtocol;
 
 /// An address family.
@@ -105,6 +107,8 @@ pub struct Plan {
     pub outbound: Vec<Clause>,
     /// For the first packet of a connection that comes in.
     pub inbound: Vec<Clause>,
+    /// For each packet that arrives, before [`Plan::inbound`] is asked.
+    pub arriving: Vec<Clause>,
     /// For each packet that leaves, after [`Plan::outbound`] has been applied.
     pub leaving: Vec<Clause>,
     /// Whether `::6/128` must be on `lo`.
@@ -117,7 +121,9 @@ impl Plan {
     /// Whether it asks for no rule at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.outbound.is_empty() && self.inbound.is_empty() && self.leaving.is_empty()
+        [&self.outbound, &self.inbound, &self.arriving, &self.leaving]
+            .iter()
+            .all(|clauses| clauses.is_empty())
     }
 }
 
@@ -139,8 +145,12 @@ pub enum Condition {
     Protocol(IpProtocol),
     /// Leaves by the loopback device, which is how any packet to an address of its own goes.
     OverLoopback,
-    /// Comes from this address.
-    From(IpAddr),
+    /// Leaves by one of these devices; a trailing `+` stands for any ending.
+    LeavesBy(Vec<String>),
+    /// Came in by one of these devices.
+    CameBy(Vec<String>),
+    /// Comes from one of these networks, as [`Condition::To`].
+    From(Vec<IpNet>),
     /// Goes to one of these networks. Those of the other family do not count; with none left it never holds.
     To(Vec<IpNet>),
     /// Goes to none of these networks.
@@ -151,6 +161,10 @@ pub enum Condition {
     NotToPort(u16),
     /// The socket has one of these signs.
     SocketHas(Vec<Sign>),
+    /// The socket is of none of these groups.
+    SocketLacks(Vec<u32>),
+    /// Conntrack can make nothing of it.
+    Invalid,
 }
 
 /// One sign of a socket.
@@ -173,6 +187,8 @@ pub enum Action {
     Leave,
     /// Refused, and the sender told at once.
     Reject,
+    /// Vanishes.
+    Drop,
 }
 
 /// Something that cannot be done as asked.
@@ -219,9 +235,13 @@ pub fn plan(intent: &Intent, facts: &Facts) -> Result<Plan, Vec<Mistake>> {
     }
     let families = [(Family::V4, &facts.ipv4), (Family::V6, &facts.ipv6)]
         .into_iter()
+        .filter(|(family, _)| match intent.families {
+            Families::Only(only) => only == *family,
+            Families::InUse | Families::Both => true,
+        })
         .filter_map(|(family, stack)| match stack {
-            Stack::Off => None,
-            Stack::On => Some(family),
+            Stack::Off if intent.families == Families::InUse => None,
+            Stack::Off | Stack::On => Some(family),
             Stack::Uncapturable(why) => {
                 mistakes.push(uncapturable(family, why));
                 None
@@ -266,17 +286,16 @@ fn decide(intent: &Intent, facts: &Facts, families: Vec<Family>) -> Plan {
         families,
         outbound: vec![],
         inbound: vec![],
+        arriving: vec![],
         leaving: vec![],
         passthrough_v6: false,
-        notes: notes(intent),
+        notes: notes(intent, facts),
     };
     if intent.captures_nothing() {
         return plan;
     }
     plan.outbound = match &intent.proxy {
-        Proxy::Inside(signs) => {
-            clauses::from_inside(signs, &intent.outbound, &intent.inbound, facts.passthrough_v6)
-        }
+        Proxy::Inside(signs) => clauses::from_inside(signs, intent, facts.passthrough_v6),
         Proxy::Outside { own, mark } => clauses::from_outside(
             own,
             *mark,
@@ -286,23 +305,35 @@ fn decide(intent: &Intent, facts: &Facts, families: Vec<Family>) -> Plan {
             facts.passthrough_v6,
         ),
     };
-    plan.inbound = clauses::inbound(&intent.inbound);
+    plan.inbound = clauses::inbound(intent);
+    if intent.drop_invalid {
+        plan.arriving = clauses::arriving();
+    }
     if let (Proxy::Outside { own, mark }, Uncarried::Reject) = (&intent.proxy, intent.uncarried) {
         plan.leaving = clauses::uncarried(own, *mark, &intent.outbound);
-    }
-    for list in [&mut plan.outbound, &mut plan.inbound, &mut plan.leaving] {
-        drop_idle_end(list);
     }
     let calls_its_application = match &intent.proxy {
         Proxy::Inside(_) => true,
         Proxy::Outside { mark, .. } => mark.is_some(),
     };
-    plan.passthrough_v6 = calls_its_application && plan.families.contains(&Family::V6);
+    plan.passthrough_v6 =
+        calls_its_application && plan.families.contains(&Family::V6) && facts.ipv6 != Stack::Off;
     plan
 }
 
-fn notes(intent: &Intent) -> Vec<String> {
+fn notes(intent: &Intent, facts: &Facts) -> Vec<String> {
     let mut notes = vec![];
+    let open = match intent.families {
+        Families::Only(Family::V4) if facts.ipv6 != Stack::Off => Some(Family::V6),
+        Families::Only(Family::V6) if facts.ipv4 != Stack::Off => Some(Family::V4),
+        _ => None,
+    };
+    notes.extend(open.map(|family| format!("{family} is on here and, as was asked, not captured")));
+    if intent.outbound.groups != Selection::All && !intent.outbound.exclude_groups.is_empty() {
+        notes.push(
+            "groups to exclude count only where all groups are captured; here they have no effect".to_owned(),
+        );
+    }
     let Inbound {
         ports,
         exclude_ports,
@@ -318,11 +349,4 @@ fn notes(intent: &Intent) -> Vec<String> {
         ));
     }
     notes
-}
-
-/// A later clause that leaves packets alone changes nothing where no clause comes after it.
-fn drop_idle_end(clauses: &mut Vec<Clause>) {
-    while clauses.last().is_some_and(|last| last.then == Action::Leave) {
-        clauses.pop();
-    }
 }

@@ -6,7 +6,7 @@ mod conditions;
 
 use self::conditions::tests;
 pub(crate) use self::conditions::{ids, port_set};
-use crate::plan::{Action, Clause, Condition, Family, Plan};
+use crate::plan::{self, Action, Clause, Condition, Family, Plan};
 use crate::ruleset::{
     Chain, ChainKind, IpProtocol, Match, PURPOSE, Policy, Rule, Ruleset, Table, TableName, Target, Test,
 };
@@ -39,18 +39,18 @@ pub fn render_for(dialect: Dialect, plan: &Plan) -> Vec<Ruleset> {
 }
 
 fn of_family(dialect: Dialect, plan: &Plan, family: Family) -> Ruleset {
-    let filter = [("OUTPUT", OUTPUT_CHAIN, &plan.leaving, "what leaves")];
+    let [outbound, inbound, arriving, leaving] =
+        [&plan.outbound, &plan.inbound, &plan.arriving, &plan.leaving]
+            .map(|clauses| plan::of_family(clauses, family));
+    let filter = [("OUTPUT", OUTPUT_CHAIN, leaving, "what leaves")];
+    let mangle = [("PREROUTING", INBOUND_CHAIN, arriving, "what arrives")];
     let nat = [
-        (
-            "PREROUTING",
-            INBOUND_CHAIN,
-            &plan.inbound,
-            "connections coming in",
-        ),
-        ("OUTPUT", OUTPUT_CHAIN, &plan.outbound, "connections made here"),
+        ("PREROUTING", INBOUND_CHAIN, inbound, "connections coming in"),
+        ("OUTPUT", OUTPUT_CHAIN, outbound, "connections made here"),
     ];
     let tables = [
         table(dialect, TableName::Filter, &filter, family),
+        table(dialect, TableName::Mangle, &mangle, family),
         table(dialect, TableName::Nat, &nat, family),
     ];
     Ruleset {
@@ -63,12 +63,12 @@ fn of_family(dialect: Dialect, plan: &Plan, family: Family) -> Ruleset {
 }
 
 /// Built-in chain, our chain, what it holds, what that is about.
-type Hook<'a> = (&'static str, &'static str, &'a Vec<Clause>, &'static str);
+type Hook = (&'static str, &'static str, Vec<Clause>, &'static str);
 
-fn table(dialect: Dialect, name: TableName, hooks: &[Hook<'_>], family: Family) -> Table {
+fn table(dialect: Dialect, name: TableName, hooks: &[Hook], family: Family) -> Table {
     let mut builtin = vec![];
     let mut own = vec![];
-    for &(hook, chain, clauses, about) in hooks {
+    for (hook, chain, clauses, about) in hooks {
         let rules: Vec<_> = clauses
             .iter()
             .flat_map(|clause| rules(dialect, clause, family))
@@ -77,14 +77,14 @@ fn table(dialect: Dialect, name: TableName, hooks: &[Hook<'_>], family: Family) 
             continue;
         }
         let mut hooked = Chain {
-            name: hook.to_owned(),
+            name: (*hook).to_owned(),
             kind: ChainKind::Builtin(Policy::Accept),
             rules,
         };
         if dialect == Dialect::Iptables {
             let jump = vec![jump(chain, clauses, about)];
             own.push(Chain {
-                name: chain.to_owned(),
+                name: (*chain).to_owned(),
                 kind: ChainKind::User,
                 rules: std::mem::replace(&mut hooked.rules, jump),
             });
@@ -134,6 +134,7 @@ fn rules(dialect: Dialect, clause: &Clause, family: Family) -> Vec<Rule> {
     let target = match clause.then {
         Action::Redirect(port) => Target::Redirect(port),
         Action::Leave => Target::Return,
+        Action::Drop => Target::Drop,
         Action::Reject => Target::Reject(
             match (dialect, family) {
                 (Dialect::Nft, _) => PORT_UNREACHABLE,
@@ -168,7 +169,7 @@ pub(crate) const PORT_UNREACHABLE: &str = "port-unreachable";
 /// The order in which a dump shows the matches of a rule.
 pub(crate) fn rank(test: &Test) -> u8 {
     match test {
-        Test::Source(_) => 0,
+        Test::Source(_) | Test::Sources(_) => 0,
         Test::Destination(_) | Test::Destinations(_) => 1,
         Test::InInterface(_) => 2,
         Test::OutInterface(_) => 3,

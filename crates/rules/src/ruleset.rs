@@ -38,7 +38,7 @@ pub struct Table {
 }
 
 /// The tables that exist.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum TableName {
     /// `filter`.
     Filter,
@@ -121,6 +121,8 @@ pub struct Match {
 pub enum Test {
     /// `-s`.
     Source(IpNet),
+    /// One of these: `ip saddr { … }` of nftables.
+    Sources(Addresses),
     /// `-d`.
     Destination(IpNet),
     /// One of these: `ip daddr { … }` of nftables.

@@ -6,7 +6,7 @@
 )]
 
 use rules::ruleset::IpProtocol;
-use rules::{Family, Fate, Intent, Origin, Packet, SocketMark, evaluate, parse, plan, render};
+use rules::{Family, Fate, Intent, Origin, Packet, SocketMark, State, evaluate, parse, plan, render};
 
 const APP: Origin = Origin::Socket {
     uid: 1000,
@@ -28,6 +28,7 @@ fn packet(origin: Origin, protocol: IpProtocol, destination: &str, port: u16) ->
         destination: destination.parse().unwrap(),
         destination_port: port,
         device: device.to_owned(),
+        state: State::New,
     }
 }
 

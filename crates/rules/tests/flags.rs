@@ -108,11 +108,8 @@ fn what_asks_for_nothing_is_not_refused() {
         ("--redirect-dns", "", true),
         ("--redirect-dns", "true", false),
         ("--redirect-dns", "perhaps", false),
-        ("-k (--kube-virt-interfaces)", "", true),
-        ("-k (--kube-virt-interfaces)", "tap0", false),
-        ("ISTIO_OUTBOUND_OWNER_GROUPS", "*", true),
-        ("ISTIO_OUTBOUND_OWNER_GROUPS", "101", false),
-        ("ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE", "*", false),
+        ("--run-validation", "", true),
+        ("--run-validation", "true", false),
     ] {
         let result = with(flag, value).intent();
         assert_eq!(result.is_ok(), accepted, "{flag} {value}");
@@ -169,6 +166,79 @@ fn a_flag_without_effect_is_noted() {
     };
     let plan = plan(&flags.intent().unwrap(), &Facts::fresh(&Family::ALL)).unwrap();
     assert_eq!(plan.notes.len(), 2, "{:?}", plan.notes);
+}
+
+#[test]
+fn groups_are_numbers_or_names_of_this_machine() {
+    let flags = |include: &str, exclude: &str| Flags {
+        owner_groups: text(include),
+        owner_groups_exclude: text(exclude),
+        groups: vec![("web".to_owned(), 33)],
+        ..Flags::default()
+    };
+    let outbound = flags("web,7", "").intent().unwrap().outbound;
+    assert_eq!(outbound.groups, Selection::Only(vec![33, 7]));
+    let outbound = flags("*", "8,web").intent().unwrap().outbound;
+    assert_eq!(
+        (outbound.groups, outbound.exclude_groups),
+        (Selection::All, vec![8, 33])
+    );
+    let mistakes = flags("nobody,web", "*").intent().unwrap_err();
+    let told: Vec<_> = mistakes.iter().map(|mistake| mistake.flag.as_str()).collect();
+    assert_eq!(
+        told,
+        [
+            "ISTIO_OUTBOUND_OWNER_GROUPS",
+            "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE"
+        ]
+    );
+    let many: Vec<_> = (0..65).map(|group| group.to_string()).collect();
+    assert_eq!(flags(&many.join(","), "").intent().unwrap_err().len(), 1);
+}
+
+#[test]
+fn a_device_has_the_name_of_one() {
+    for (name, fits) in [
+        ("eth0", true),
+        ("tap+", true),
+        ("br-1.2@x", true),
+        ("+", false),
+        ("a b", false),
+        ("eth0\"", false),
+        ("e/0", false),
+        ("sixteen-letters-", false),
+    ] {
+        let flags = Flags {
+            exclude_interfaces: text(name),
+            kube_virt_interfaces: text(name),
+            ..Flags::default()
+        };
+        assert_eq!(
+            flags.intent().map_or_else(|wrong| wrong.len(), |_| 0),
+            if fits { 0 } else { 2 },
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_family_is_captured_as_asked_and_one_left_open_is_noted() {
+    let planned = |families: &str, on: &[Family]| {
+        let flags = Flags {
+            sidecar: true,
+            families: text(families),
+            ..Flags::default()
+        };
+        let plan = plan(&flags.intent().unwrap(), &Facts::fresh(on)).unwrap();
+        (plan.families, plan.passthrough_v6, plan.notes.len())
+    };
+    let [v4, v6] = Family::ALL;
+    assert_eq!(planned("", &[v4]), (vec![v4], false, 0));
+    assert_eq!(planned("", &[v4, v6]), (vec![v4, v6], true, 0));
+    assert_eq!(planned("both", &[v4]), (vec![v4, v6], false, 0));
+    assert_eq!(planned("ipv4", &[v4]), (vec![v4], false, 0));
+    assert_eq!(planned("ipv4", &[v4, v6]), (vec![v4], false, 1));
+    assert_eq!(planned("ipv6", &[v4, v6]), (vec![v6], true, 1));
 }
 
 #[test]

@@ -8,7 +8,7 @@
 use rules::nft::{self, TableFamily};
 use rules::plan::Facts;
 use rules::ruleset::{IpProtocol, Ruleset};
-use rules::{Family, Fate, Flags, Intent, Origin, Packet, evaluate, plan};
+use rules::{Family, Fate, Flags, Intent, Origin, Packet, State, evaluate, plan};
 
 fn rendered(flags: &Flags, families: &[Family]) -> Vec<Ruleset> {
     nft::render(&plan(&flags.intent().unwrap(), &Facts::fresh(families)).unwrap())
@@ -121,6 +121,7 @@ fn fate(statement: &str, port: u16) -> Fate {
         destination: "192.0.2.1".parse().unwrap(),
         destination_port: port,
         device: "eth0".to_owned(),
+        state: State::New,
     };
     evaluate(&rulesets[0], &packet).fate
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use model::{Direction, OrigDst, Remote};
-use rules::evaluate::{Fate, Origin, Packet, evaluate};
+use rules::evaluate::{Fate, Origin, Packet, State, evaluate};
 use rules::ruleset::IpProtocol;
 use rules::{Family, Ruleset};
 
@@ -54,6 +54,7 @@ fn explain(
         } else {
             "eth0"
         }),
+        state: State::New,
     };
     let verdict = evaluate(ruleset, &packet);
     let rule = match verdict.decided_by() {

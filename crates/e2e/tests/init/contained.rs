@@ -11,7 +11,7 @@ use netsys::netns::Netns;
 use netsys::rules::{dump, install_fresh};
 use netsys::sock::original_dst;
 use rules::ruleset::{IpProtocol, Ruleset};
-use rules::{Facts, Family, Fate, Intent, Origin, Packet, SocketMark, evaluate, plan};
+use rules::{Facts, Family, Fate, Intent, Origin, Packet, SocketMark, State, evaluate, plan};
 use socket2::{Domain, Socket, Type};
 
 const MARK: u32 = 0x77;
@@ -57,6 +57,7 @@ impl Contained {
             destination: to.ip(),
             destination_port: to.port(),
             device: if is_own { "lo" } else { "eth0" }.to_owned(),
+            state: State::New,
         };
         Ok(evaluate(held, &packet).fate)
     }

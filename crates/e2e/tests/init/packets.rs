@@ -11,7 +11,7 @@ use e2e::{Net, Pod};
 use netsys::rules::{Backend, Session};
 use netsys::sock::original_dst;
 use rules::ruleset::{IpProtocol, Ruleset};
-use rules::{Family, Fate, Flags, Origin, Packet, evaluate, plan};
+use rules::{Family, Fate, Flags, Origin, Packet, State, evaluate, plan};
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_gid, set_thread_uid};
 use socket2::{Domain, Socket, Type};
@@ -255,6 +255,7 @@ fn packet(case: &Case, source: IpAddr) -> Packet {
         destination: case.to.ip(),
         destination_port: case.to.port(),
         device: case.device.to_owned(),
+        state: State::New,
     }
 }
 

@@ -133,7 +133,7 @@ fn has_address(rule: &Rule) -> bool {
     let is_address = |found: &Match| {
         matches!(
             found.test,
-            Test::Source(_) | Test::Destination(_) | Test::Destinations(_)
+            Test::Source(_) | Test::Sources(_) | Test::Destination(_) | Test::Destinations(_)
         )
     };
     rule.matches.iter().any(is_address)
@@ -177,6 +177,7 @@ fn test_text(found: &Match, protocol: IpProtocol) -> Option<String> {
     let not = if found.negated { "!= " } else { "" };
     Some(match &found.test {
         Test::Source(net) => format!("{} saddr {not}{}", ip(*net), short(*net)),
+        Test::Sources(set) => format!("{} saddr {not}{}", ip_word(set.family()), set_text(set)),
         Test::Destination(net) => format!("{} daddr {not}{}", ip(*net), short(*net)),
         Test::Destinations(set) => format!("{} daddr {not}{}", ip_word(set.family()), set_text(set)),
         Test::InInterface(name) => format!("iifname {not}{}", device(name)),

@@ -1,26 +1,34 @@
 //! The clauses of a plan, in the order in which they are asked.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::ports;
 
-use super::{Action, Clause, Condition, PassthroughV6, Sign};
-use crate::intent::{Dns, Inbound, Outbound, Selection, Signs, SocketMark};
-use crate::ruleset::IpProtocol;
+use super::prune::names;
+use super::{Action, Clause, Condition, Family, PassthroughV6, Sign};
+use crate::intent::{Dns, Inbound, Intent, Outbound, Selection, Signs, SocketMark};
+use crate::ruleset::{Addresses, IpProtocol};
 
-pub(super) fn from_inside(
-    signs: &Signs,
-    outbound: &Outbound,
-    inbound: &Inbound,
-    v6: PassthroughV6,
-) -> Vec<Clause> {
+pub(super) fn from_inside(signs: &Signs, intent: &Intent, v6: PassthroughV6) -> Vec<Clause> {
+    let Intent {
+        outbound,
+        inbound,
+        devices,
+        ..
+    } = intent;
     let loopback = loopback(outbound);
     let loopback_wanted =
         matches!(&outbound.cidrs, Selection::Only(nets) if nets.iter().any(|net| net.addr().is_loopback()));
     let (first, late) = signs_in_order(signs);
 
     let mut clauses = vec![];
+    if !devices.excluded.is_empty() {
+        clauses.push(leave(
+            Condition::LeavesBy(names_of(&devices.excluded)),
+            EXCLUDED_DEVICE,
+        ));
+    }
     if !outbound.exclude_ports.is_empty() {
         clauses.push(Clause {
             when: vec![Condition::ToPort(distinct(&outbound.exclude_ports))],
@@ -43,6 +51,7 @@ pub(super) fn from_inside(
         late.into_iter()
             .filter(|clause| loopback_wanted || clause.then == Action::Leave),
     );
+    clauses.extend(groups(outbound, &signs.gids));
     if loopback_wanted {
         clauses.push(Clause {
             when: vec![Condition::To(loopback.clone())],
@@ -50,8 +59,41 @@ pub(super) fn from_inside(
             purpose: "loopback",
         });
     }
-    clauses.extend(selection(outbound, &loopback));
+    // All of it goes over `lo`.
+    let lo_is_left = !loopback_wanted || devices.excluded.iter().any(|name| names(name, "lo"));
+    let left = match lo_is_left {
+        true => ALL_LOOPBACK.to_vec(),
+        false => loopback,
+    };
+    clauses.extend(selection(outbound, &left));
     clauses
+}
+
+const EXCLUDED_DEVICE: &str = "excluded device";
+
+fn leave(when: Condition, purpose: &'static str) -> Clause {
+    Clause {
+        when: vec![when],
+        then: Action::Leave,
+        purpose,
+    }
+}
+
+/// Whose connections are left alone, of those that the proxy has not made.
+fn groups(outbound: &Outbound, of_proxy: &[u32]) -> Option<Clause> {
+    match &outbound.groups {
+        Selection::All if outbound.exclude_groups.is_empty() => None,
+        Selection::All => {
+            let signs = distinct(&outbound.exclude_groups).into_iter().map(Sign::Gid);
+            Some(leave(Condition::SocketHas(signs.collect()), "excluded group"))
+        }
+        Selection::Only(groups) => {
+            // What the proxy makes has been decided about.
+            let mut groups = distinct(groups);
+            groups.retain(|group| !of_proxy.contains(group));
+            Some(leave(Condition::SocketLacks(groups), "not of an included group"))
+        }
+    }
 }
 
 /// Signs that are looked at before what stays on `lo` is left alone, and after. See [`Signs::gids`].
@@ -72,7 +114,7 @@ fn signs_in_order(signs: &Signs) -> (Vec<Sign>, Vec<Sign>) {
 /// `127.0.0.6` and `::6`: the proxy's calls to its application, which must not come back to it.
 fn passthrough(v6: PassthroughV6) -> [Clause; 2] {
     let clause = |address: IpAddr, purpose| Clause {
-        when: vec![Condition::From(address), Condition::OverLoopback],
+        when: vec![Condition::From(vec![address.into()]), Condition::OverLoopback],
         then: Action::Leave,
         purpose,
     };
@@ -116,17 +158,13 @@ fn own_traffic(signs: &[Sign], loopback: &[IpNet], inbound: &Inbound) -> Vec<Cla
     vec![hairpin, leave]
 }
 
-/// Which of the remaining connections are captured.
-fn selection(outbound: &Outbound, loopback: &[IpNet]) -> Vec<Clause> {
-    let excluded: Vec<IpNet> = loopback.iter().chain(&outbound.exclude_cidrs).copied().collect();
+/// Which of the remaining connections are captured; those to `left` have been left alone.
+fn selection(outbound: &Outbound, left: &[IpNet]) -> Vec<Clause> {
     let tcp = Condition::Protocol(IpProtocol::Tcp);
     let mut clauses = vec![];
-    if !outbound.exclude_cidrs.is_empty() {
-        clauses.push(Clause {
-            when: vec![Condition::To(networks(&outbound.exclude_cidrs))],
-            then: Action::Leave,
-            purpose: "excluded network",
-        });
+    let exclude = outside(networks(&outbound.exclude_cidrs), left);
+    if !exclude.is_empty() {
+        clauses.push(leave(Condition::To(exclude.clone()), "excluded network"));
     }
     let listed = match &outbound.cidrs {
         Selection::All => {
@@ -148,8 +186,8 @@ fn selection(outbound: &Outbound, loopback: &[IpNet]) -> Vec<Clause> {
             purpose: "included port",
         });
     }
-    let mut nets = networks(listed);
-    nets.retain(|net| !excluded.iter().any(|wide| wide.contains(net)));
+    let excluded: Vec<IpNet> = left.iter().chain(&exclude).copied().collect();
+    let nets = outside(networks(listed), &excluded);
     if !nets.is_empty() {
         clauses.push(Clause {
             when: vec![tcp, Condition::To(nets)],
@@ -241,8 +279,25 @@ fn stays(loopback: &[IpNet], own: &[IpAddr]) -> Clause {
     }
 }
 
-pub(super) fn inbound(inbound: &Inbound) -> Vec<Clause> {
+pub(super) fn inbound(intent: &Intent) -> Vec<Clause> {
+    let Intent {
+        inbound,
+        outbound,
+        devices,
+        ..
+    } = intent;
     let tcp = Condition::Protocol(IpProtocol::Tcp);
+    let mut clauses = virtual_machines(&devices.virtual_machines, outbound);
+    let excluded = entrances(&devices.excluded);
+    if !excluded.is_empty() {
+        clauses.push(leave(Condition::CameBy(excluded), EXCLUDED_DEVICE));
+    }
+    if !inbound.exclude_sources.is_empty() {
+        clauses.push(leave(
+            Condition::From(networks(&inbound.exclude_sources)),
+            "excluded source",
+        ));
+    }
     let capture = |when, purpose| Clause {
         when,
         then: Action::Redirect(inbound.to_port),
@@ -252,41 +307,102 @@ pub(super) fn inbound(inbound: &Inbound) -> Vec<Clause> {
         Selection::All => {
             let mut excluded = vec![inbound.tunnel_port];
             excluded.extend(&inbound.exclude_ports);
-            vec![
-                Clause {
-                    when: vec![Condition::ToPort(distinct(&excluded))],
-                    then: Action::Leave,
-                    purpose: "excluded port",
-                },
-                capture(vec![tcp], "everything else"),
-            ]
+            clauses.push(leave(Condition::ToPort(distinct(&excluded)), "excluded port"));
+            clauses.push(capture(vec![tcp], "everything else"));
         }
         Selection::Only(list) => {
             let mut list = distinct(list);
             list.retain(|port| *port != inbound.tunnel_port);
-            if list.is_empty() {
-                vec![]
-            } else {
-                vec![capture(vec![tcp, Condition::ToPort(list)], "included port")]
+            if !list.is_empty() {
+                clauses.push(capture(vec![tcp, Condition::ToPort(list)], "included port"));
             }
         }
     }
+    clauses
 }
+
+/// What a virtual machine sends is captured by its destination alone, as istio-iptables has it.
+fn virtual_machines(devices: &[String], outbound: &Outbound) -> Vec<Clause> {
+    let devices = entrances(devices);
+    if devices.is_empty() {
+        return vec![];
+    }
+    let from = Condition::CameBy(devices);
+    let mut when = vec![from.clone(), Condition::Protocol(IpProtocol::Tcp)];
+    match &outbound.cidrs {
+        Selection::All => {}
+        Selection::Only(nets) => {
+            when.push(Condition::To(outside(networks(nets), &ALL_LOOPBACK)));
+        }
+    }
+    let capture = Clause {
+        when,
+        then: Action::Redirect(outbound.to_port),
+        purpose: "made by a virtual machine",
+    };
+    vec![capture, leave(from, "other destinations of a virtual machine")]
+}
+
+/// What is dropped as it arrives.
+pub(super) fn arriving() -> Vec<Clause> {
+    vec![Clause {
+        when: vec![Condition::Invalid],
+        then: Action::Drop,
+        purpose: "of no connection that is known",
+    }]
+}
+
+const LOOPBACK_V6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128);
+/// Nothing goes there but by `lo`, and nothing comes from outside for it.
+const ALL_LOOPBACK: [IpNet; 2] = [
+    IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8)),
+    IpNet::V6(LOOPBACK_V6),
+];
 
 fn loopback(outbound: &Outbound) -> Vec<IpNet> {
-    vec![
-        outbound.loopback_v4.into(),
-        IpAddr::from(std::net::Ipv6Addr::LOCALHOST).into(),
-    ]
+    vec![outbound.loopback_v4.into(), LOOPBACK_V6.into()]
 }
 
+/// Without those that lie within others of the list.
 fn networks(nets: &[IpNet]) -> Vec<IpNet> {
-    let nets: Vec<_> = nets.iter().map(IpNet::trunc).collect();
-    distinct(&nets)
+    let mut nets: Vec<_> = nets.iter().map(IpNet::trunc).collect();
+    nets.sort_by_key(|net| (net.addr(), net.prefix_len()));
+    let mut kept: Vec<IpNet> = vec![];
+    for net in nets {
+        // Sorted like this, a network comes after the one that it lies within, and nothing else in between.
+        if kept.last().is_none_or(|wide| !wide.contains(&net)) {
+            kept.push(net);
+        }
+    }
+    kept
+}
+
+/// Without those that lie within the others.
+fn outside(mut nets: Vec<IpNet>, others: &[IpNet]) -> Vec<IpNet> {
+    let others = Family::ALL.map(|family| Addresses::of(family, others));
+    nets.retain(|net| !others.iter().any(|wide| wide.covers(*net)));
+    nets
+}
+
+/// Without those that others of the list stand for.
+fn names_of(devices: &[String]) -> Vec<String> {
+    let mut kept = distinct(devices);
+    kept.retain(|name| {
+        let stands_for_it = |wide: &String| wide != name && names(wide, name);
+        !devices.iter().any(stands_for_it)
+    });
+    kept
+}
+
+/// Those by which a connection can come in that was not made here.
+fn entrances(devices: &[String]) -> Vec<String> {
+    let mut devices = names_of(devices);
+    devices.retain(|name| name != "lo");
+    devices
 }
 
 /// Without repetitions, in the order of first mention.
-fn distinct<T: Copy + Eq + std::hash::Hash>(list: &[T]) -> Vec<T> {
+fn distinct<T: Clone + Eq + std::hash::Hash>(list: &[T]) -> Vec<T> {
     let mut seen = std::collections::HashSet::new();
-    list.iter().copied().filter(|item| seen.insert(*item)).collect()
+    list.iter().filter(|item| seen.insert(*item)).cloned().collect()
 }

@@ -13,8 +13,9 @@ pub(super) fn tests(dialect: Dialect, condition: &Condition, family: Family) -> 
     match condition {
         Condition::Protocol(protocol) => one(Test::Protocol(*protocol)),
         Condition::OverLoopback => one(Test::OutInterface("lo".to_owned())),
-        Condition::From(address) if Family::of(*address) == family => one(Test::Source((*address).into())),
-        Condition::From(_) => vec![],
+        Condition::LeavesBy(devices) => each(devices, Test::OutInterface),
+        Condition::CameBy(devices) => each(devices, Test::InInterface),
+        Condition::From(nets) => addresses(dialect, nets, family, Test::Source, Test::Sources),
         Condition::To(nets) => destinations(dialect, nets, family),
         Condition::NotTo(nets) => match destinations(Dialect::Nft, nets, family).pop() {
             Some(set) if dialect == Dialect::Nft => vec![set.into_iter().map(opposite).collect()],
@@ -26,6 +27,8 @@ pub(super) fn tests(dialect: Dialect, condition: &Condition, family: Family) -> 
         Condition::ToPort(ports) => to_ports(dialect, ports),
         Condition::NotToPort(port) => vec![vec![not(Test::DestinationPort(PortRange::from(*port)))]],
         Condition::SocketHas(signs) => signs_of(dialect, signs),
+        Condition::SocketLacks(groups) => lacks(dialect, groups),
+        Condition::Invalid => one(Test::State(vec!["INVALID".to_owned()])),
     }
 }
 
@@ -41,23 +44,44 @@ fn of_family(nets: &[IpNet], family: Family) -> impl Iterator<Item = IpNet> {
     nets.filter(move |net| Family::of(net.addr()) == family)
 }
 
+fn each<T: Clone>(list: &[T], test: impl Fn(T) -> Test) -> Vec<Vec<Match>> {
+    let list = list.iter().cloned();
+    list.map(|item| vec![yes(test(item))]).collect()
+}
+
 fn destinations(dialect: Dialect, nets: &[IpNet], family: Family) -> Vec<Vec<Match>> {
-    // The kernel does not keep a match on everything.
-    let one = |net: IpNet| match net.prefix_len() {
-        0 => vec![],
-        _ => vec![yes(Test::Destination(net))],
-    };
+    addresses(dialect, nets, family, Test::Destination, Test::Destinations)
+}
+
+fn addresses(
+    dialect: Dialect,
+    nets: &[IpNet],
+    family: Family,
+    single: impl Fn(IpNet) -> Test,
+    several: impl Fn(Addresses) -> Test,
+) -> Vec<Vec<Match>> {
     if dialect == Dialect::Iptables {
-        return of_family(nets, family).map(one).collect();
-    }
-    if of_family(nets, family).next().is_none() {
-        return vec![];
+        let nets: Vec<_> = of_family(nets, family).collect();
+        return each(&nets, single);
     }
     let set = Addresses::of(family, nets);
-    vec![match set.single() {
-        Some(net) => one(net),
-        None => vec![yes(Test::Destinations(set))],
-    }]
+    vec![vec![yes(match set.single() {
+        Some(net) => single(net),
+        None => several(set),
+    })]]
+}
+
+fn lacks(dialect: Dialect, groups: &[u32]) -> Vec<Vec<Match>> {
+    if dialect == Dialect::Nft {
+        let groups = groups.iter().map(|&group| (group, group));
+        return vec![
+            ids(groups.collect(), Test::Gid, Test::Gids)
+                .map(not)
+                .into_iter()
+                .collect(),
+        ];
+    }
+    vec![groups.iter().map(|&group| not(Test::Gid(group, group))).collect()]
 }
 
 fn to_ports(dialect: Dialect, ports: &[u16]) -> Vec<Vec<Match>> {

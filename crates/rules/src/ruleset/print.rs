@@ -94,6 +94,7 @@ impl fmt::Display for Test {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Source(net) => write!(f, "-s {net}"),
+            Self::Sources(addresses) => write!(f, "-s {addresses}"),
             Self::Destination(net) => write!(f, "-d {net}"),
             Self::Destinations(addresses) => write!(f, "-d {addresses}"),
             Self::InInterface(name) => write!(f, "-i {name}"),

@@ -42,9 +42,36 @@ impl Addresses {
     /// Whether the address is one of them.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
-        let wanted = number(address);
-        let after = self.ranges.partition_point(|(first, _)| *first <= wanted);
-        Family::of(address) == self.family && after > 0 && wanted <= self.ranges[after - 1].1
+        self.covers(address.into())
+    }
+
+    /// Whether every address of the network is one of them.
+    #[must_use]
+    pub fn covers(&self, net: IpNet) -> bool {
+        let (first, last) = (number(net.network()), number(net.broadcast()));
+        let after = self.ranges.partition_point(|(start, _)| *start <= first);
+        Family::of(net.addr()) == self.family && after > 0 && last <= self.ranges[after - 1].1
+    }
+
+    /// Whether every one of them is one of the others.
+    #[must_use]
+    pub fn is_within(&self, others: &Self) -> bool {
+        self.family == others.family
+            && self.ranges.iter().all(|(first, last)| {
+                let after = others.ranges.partition_point(|(start, _)| start <= first);
+                after > 0 && *last <= others.ranges[after - 1].1
+            })
+    }
+
+    /// Whether none of them is one of the others.
+    #[must_use]
+    pub fn is_apart_from(&self, others: &Self) -> bool {
+        self.family != others.family
+            || self.ranges.iter().all(|(first, last)| {
+                // The last of the others that starts before this range ends.
+                let after = others.ranges.partition_point(|(start, _)| start <= last);
+                after == 0 || others.ranges[after - 1].1 < *first
+            })
     }
 
     /// The only network, where there is one that is all of them.

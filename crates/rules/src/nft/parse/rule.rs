@@ -194,7 +194,8 @@ fn address_test(family: Family, key: &str, values: &[&str]) -> Option<Test> {
     let ranges: Vec<_> = ranges.collect::<Option<_>>()?;
     let set = Addresses::from_ranges(family, ranges.into_iter());
     match (key, set.single()) {
-        ("saddr", net) => net.map(Test::Source),
+        ("saddr", Some(net)) => Some(Test::Source(net)),
+        ("saddr", None) => Some(Test::Sources(set)),
         (_, Some(net)) => Some(Test::Destination(net)),
         (_, None) => Some(Test::Destinations(set)),
     }

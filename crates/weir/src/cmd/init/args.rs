@@ -59,6 +59,15 @@ struct What {
     /// Inbound ports, or '*' for all
     #[arg(short = 'b', long, value_name = "PORTS", env, hide_env_values = true)]
     istio_inbound_ports: Option<String>,
+    /// Devices of virtual machines: what comes in by them is captured as if it were made here
+    #[arg(short = 'k', long, value_name = "DEVICES", env, hide_env_values = true)]
+    kube_virt_interfaces: Option<String>,
+    /// Families: ipv4, ipv6 or both [default: each that the namespace speaks]
+    #[arg(long, value_name = "FAMILIES")]
+    families: Option<String>,
+    /// Also drop what comes in and belongs to no connection
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    drop_invalid: Option<String>,
     /// How inbound connections are captured: REDIRECT
     #[arg(short = 'm', long, value_name = "MODE", env, hide_env_values = true)]
     istio_inbound_interception_mode: Option<String>,
@@ -76,6 +85,12 @@ struct Exempt {
     /// Inbound ports, where -b is '*'
     #[arg(short = 'd', long, value_name = "PORTS", env, hide_env_values = true)]
     istio_local_exclude_ports: Option<String>,
+    /// Inbound connections from these networks: who probes the application's health
+    #[arg(long, value_name = "CIDRS")]
+    inbound_exclude_sources: Option<String>,
+    /// Devices, both ways; a trailing + stands for any ending
+    #[arg(short = 'c', long, value_name = "DEVICES", env, hide_env_values = true)]
+    istio_exclude_interfaces: Option<String>,
     /// Inbound port of the HBONE tunnel [default: 15008]
     #[arg(short = 'e', long, value_name = "PORT", env, hide_env_values = true)]
     inbound_tunnel_port: Option<String>,
@@ -153,16 +168,10 @@ pub(super) struct Action {
 /// ignored silently (docs/istio-iptables.md says which is which).
 #[derive(clap::Args)]
 struct Compatible {
-    #[arg(short = 'c', long, hide = true, env, hide_env_values = true)]
-    istio_exclude_interfaces: Option<String>,
-    #[arg(short = 'k', long, hide = true, env, hide_env_values = true)]
-    kube_virt_interfaces: Option<String>,
     #[arg(long, hide = true, env, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     redirect_dns: Option<String>,
     #[arg(long, hide = true, env, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     capture_all_dns: Option<String>,
-    #[arg(long, hide = true, env, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    drop_invalid: Option<String>,
     #[arg(long, hide = true, env, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     run_validation: Option<String>,
     #[arg(long, hide = true, env, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -230,6 +239,22 @@ impl Args {
             outbound_exclude_cidrs: self.exempt.istio_service_exclude_cidr.clone(),
             outbound_ports: self.what.istio_outbound_ports.clone(),
             outbound_exclude_ports: self.exempt.istio_local_outbound_ports_exclude.clone(),
+            exclude_interfaces: self.exempt.istio_exclude_interfaces.clone(),
+            kube_virt_interfaces: self.what.kube_virt_interfaces.clone(),
+            owner_groups: env::var("ISTIO_OUTBOUND_OWNER_GROUPS").ok(),
+            owner_groups_exclude: env::var("ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE").ok(),
+            groups: groups(),
+            // Either name of the variable will do, as with istio-iptables.
+            drop_invalid: [
+                self.what.drop_invalid.clone(),
+                env::var("INVALID_DROP").ok(),
+                env::var("DROP_INVALID").ok(),
+            ]
+            .into_iter()
+            .flatten()
+            .find(|value| !value.is_empty()),
+            exclude_sources: self.exempt.inbound_exclude_sources.clone(),
+            families: self.what.families.clone(),
             loopback_cidr: env::var("ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR").ok(),
             envoy_user: envoy_user(),
             beyond: self.compatible.beyond(),
@@ -241,27 +266,18 @@ impl Compatible {
     /// What Weir has no rules for yet, under the name that people wrote.
     fn beyond(&self) -> Vec<(&'static str, String)> {
         let flags = [
-            ("-c (--istio-exclude-interfaces)", &self.istio_exclude_interfaces),
-            ("-k (--kube-virt-interfaces)", &self.kube_virt_interfaces),
             ("--redirect-dns", &self.redirect_dns),
             ("--capture-all-dns", &self.capture_all_dns),
-            ("--drop-invalid", &self.drop_invalid),
             ("--run-validation", &self.run_validation),
             ("--skip-rule-apply", &self.skip_rule_apply),
         ];
         let given = flags
             .into_iter()
             .filter_map(|(flag, value)| Some((flag, value.clone()?)));
-        let variables = [
-            "ISTIO_META_DNS_CAPTURE",
-            "INVALID_DROP",
-            "ISTIO_OUTBOUND_OWNER_GROUPS",
-            "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE",
-        ];
-        let set = variables
-            .into_iter()
-            .filter_map(|name| Some((name, env::var(name).ok()?)));
-        given.chain(set).collect()
+        let dns = env::var("ISTIO_META_DNS_CAPTURE").ok();
+        given
+            .chain(dns.map(|value| ("ISTIO_META_DNS_CAPTURE", value)))
+            .collect()
     }
 }
 
@@ -274,4 +290,14 @@ fn envoy_user() -> Option<u32> {
         .map(|line| line.split(':'))
         .find(|fields| fields.clone().next() == Some(name.as_str()))?;
     fields.nth(2)?.parse().ok()
+}
+
+/// The groups of this machine, by name.
+fn groups() -> Vec<(String, u32)> {
+    let text = fs::read_to_string("/etc/group").unwrap_or_default();
+    let named = |line: &str| {
+        let mut fields = line.split(':');
+        Some((fields.next()?.to_owned(), fields.nth(1)?.parse().ok()?))
+    };
+    text.lines().filter_map(named).collect()
 }

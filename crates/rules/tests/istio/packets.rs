@@ -1,0 +1,107 @@
+//! Packets that tell one rule set from another.
+
+use std::net::IpAddr;
+
+use rules::ruleset::IpProtocol;
+use rules::{Origin, Packet, State};
+
+use crate::setting::PORTS;
+
+const OWN: [&str; 2] = ["10.77.0.1", "fd00:77::1"];
+
+/// Every user with every group.
+const OWNERS: [(u32, u32); 12] = [
+    (0, 0),
+    (0, 1337),
+    (0, 1000),
+    (0, 77),
+    (1337, 0),
+    (1337, 1337),
+    (1337, 1000),
+    (1337, 77),
+    (1000, 0),
+    (1000, 1337),
+    (1000, 1000),
+    (1000, 77),
+];
+
+/// Packets that can exist: what goes to an address of its own leaves by `lo`.
+pub(crate) fn packets() -> Vec<Packet> {
+    let mut packets = vec![];
+    let destinations = [
+        "10.77.0.1",
+        "10.96.0.10",
+        "10.1.2.3",
+        "192.0.2.7",
+        "198.51.100.1",
+        "127.0.0.1",
+        "127.0.0.5",
+        "fd00:77::1",
+        "fd00::9",
+        "2001:db8::7",
+        "2001:db8::8",
+        "::1",
+    ];
+    for destination in destinations.map(|text| text.parse::<IpAddr>().unwrap()) {
+        let own = OWN.map(|text| text.parse::<IpAddr>().unwrap());
+        let [v4, v6] = own;
+        let is_own = destination.is_loopback() || own.contains(&destination);
+        let (source, passthrough) = match destination {
+            IpAddr::V4(_) => (v4, "127.0.0.6".parse().unwrap()),
+            IpAddr::V6(_) => (v6, "::6".parse().unwrap()),
+        };
+        for port in PORTS {
+            let packet = |origin, source, device: &str| Packet {
+                origin,
+                protocol: IpProtocol::Tcp,
+                source,
+                source_port: 40000,
+                destination,
+                destination_port: port,
+                device: device.to_owned(),
+                state: State::New,
+            };
+            for (uid, gid) in OWNERS {
+                let origin = Origin::Socket { uid, gid, mark: 0 };
+                let device = if is_own { "lo" } else { "eth0" };
+                packets.push(packet(origin, source, device));
+                if is_own {
+                    packets.push(packet(origin, passthrough, device));
+                } else {
+                    // The last one where the address is another one of its own.
+                    let devices = ["eth1", "tap0", "tap1", "lo"];
+                    packets.extend(devices.map(|device| packet(origin, source, device)));
+                }
+                packets.push(Packet {
+                    protocol: IpProtocol::Udp,
+                    ..packet(origin, source, device)
+                });
+            }
+            if own.contains(&destination) {
+                let remote = match destination {
+                    IpAddr::V4(_) => "10.77.0.2".parse().unwrap(),
+                    IpAddr::V6(_) => "fd00:77::2".parse().unwrap(),
+                };
+                for device in ["eth0", "eth1", "tap0", "tap1"] {
+                    let arriving = packet(Origin::Remote, remote, device);
+                    for state in [State::Established, State::Invalid] {
+                        packets.push(Packet {
+                            state,
+                            ..arriving.clone()
+                        });
+                    }
+                    packets.push(arriving);
+                }
+            } else if !destination.is_loopback() {
+                let guest = match destination {
+                    IpAddr::V4(_) => "10.78.0.2".parse().unwrap(),
+                    IpAddr::V6(_) => "fd00:78::2".parse().unwrap(),
+                };
+                packets.extend(
+                    ["eth0", "eth1", "tap0", "tap1"].map(|device| packet(Origin::Remote, guest, device)),
+                );
+            }
+        }
+    }
+    packets
+}
