@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod affinity;
 mod assemble;
 mod claims;
 pub mod cluster;

@@ -4,11 +4,14 @@
 //! Every `now` is milliseconds on one monotonic clock of the caller's. The atomics are independent counters
 //! that guard no other memory, so relaxed ordering is enough throughout.
 
-use std::sync::Arc;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use model::settings::{RETRY_BUDGET_MIN, RETRY_BURST};
+
+use crate::affinity::Affinity;
 
 /// When the last ejection of any endpoint of one table ends: until then a pick has to look for ejected ones.
 #[derive(Debug, Default)]
@@ -116,9 +119,8 @@ const WHOLE_RETRY: u32 = 100;
 pub struct ClusterState {
     /// Round robin: key of the endpoint that was last chosen, or `NO_TURN`, for IPv4 and IPv6 clients.
     turns: [AtomicU64; 2],
-    /// Session affinity: when it was last used, and how often it lapsed.
-    affinity_used: AtomicU64,
-    affinity_lapses: AtomicU64,
+    /// Most clusters have none.
+    affinity: OnceLock<Box<Affinity>>,
     requests: AtomicU32,
     retries: AtomicU32,
     /// How much of the burst of retries is used up, in hundredths of a retry.
@@ -146,13 +148,16 @@ impl ClusterState {
         !self.last_ejection.is_over(now)
     }
 
-    /// A number that stays while session affinity is used at least once in `timeout`.
-    pub(crate) fn affinity_epoch(&self, now: u64, timeout: Duration) -> u64 {
-        let used = self.affinity_used.swap(now, Relaxed);
-        if now.saturating_sub(used) > millis(timeout) {
-            self.affinity_lapses.fetch_add(1, Relaxed);
-        }
-        self.affinity_lapses.load(Relaxed)
+    /// A number that stays while a client comes at least once in `timeout`.
+    pub(crate) fn affinity_draw(
+        &self,
+        client: IpAddr,
+        now: u64,
+        timeout: Duration,
+        random: &mut dyn FnMut() -> u64,
+    ) -> u64 {
+        let affinity = self.affinity.get_or_init(Box::default);
+        affinity.draw(client, now, millis(timeout), random)
     }
 
     /// Requests under way.
@@ -241,14 +246,5 @@ mod tests {
         state.eject(now + 25_001, base, longest);
         assert!(!state.is_ejected(now + 25_001 + 10_000));
         assert_eq!(state.ejections(), 1);
-    }
-
-    #[test]
-    fn affinity_lapses_only_after_silence() {
-        let state = ClusterState::default();
-        let hour = Duration::from_secs(3600);
-        let first = state.affinity_epoch(5_000, hour);
-        assert_eq!(state.affinity_epoch(3_605_000, hour), first);
-        assert_ne!(state.affinity_epoch(7_205_001, hour), first);
     }
 }

@@ -47,7 +47,8 @@ impl Cluster {
         let slot = match (self.affinity, self.policy.balancing) {
             _ if ring.is_empty() => return None,
             (SessionAffinity::ClientIp { timeout }, _) => {
-                choice.by_client(client, self.state.affinity_epoch(now, timeout))
+                let draw = self.state.affinity_draw(client, now, timeout, random);
+                choice.by_client(client, draw)
             }
             (SessionAffinity::None, Balancing::RoundRobin) => choice.in_turn(client.is_ipv6(), random),
             (SessionAffinity::None, Balancing::LeastRequest) => choice.less_busy_of_two(random),
@@ -182,7 +183,7 @@ impl<'a> Choice<'a> {
 
     /// Rendezvous: the endpoint that scores highest with this client. When one goes, only its own clients
     /// move; when one comes, only those it wins.
-    fn by_client(&self, client: IpAddr, epoch: u64) -> Option<Slot> {
+    fn by_client(&self, client: IpAddr, draw: u64) -> Option<Slot> {
         let client = match client {
             IpAddr::V4(ip) => u64::from(ip.to_bits()),
             IpAddr::V6(ip) => {
@@ -190,7 +191,7 @@ impl<'a> Choice<'a> {
                 mix(bits as u64) ^ (bits >> 64) as u64
             }
         };
-        let seed = mix(client ^ mix(epoch));
+        let seed = mix(client ^ mix(draw));
         self.ring
             .iter()
             .copied()

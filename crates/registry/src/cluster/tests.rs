@@ -215,10 +215,38 @@ fn affinity_keeps_the_endpoint_until_silence_and_moves_only_those_it_must() {
     table.apply(endpoints("a/web", of(&left)));
     assert_ne!(pick(&first(&mut table), 5_000_000, &[]), Some(before));
 
+    let mut random = numbers();
     let choices: BTreeSet<_> = (1..40)
-        .filter_map(|day| pick(&cluster, day * 86_400_000, &[]))
+        .filter_map(|day| cluster.pick(day * 86_400_000, &mut random, ip(CLIENT), &[]))
+        .map(|pick| pick.target.address)
         .collect();
     assert!(choices.len() > 3, "a lapsed affinity chooses anew: {choices:?}");
+}
+
+/// Whatever others do, each client has the endpoint that it had, until it has stayed away for too long.
+#[test]
+fn affinity_is_each_clients_own() {
+    let sticky = |s: &mut Service| s.affinity = SessionAffinity::ClientIp { timeout: seconds(60) };
+    let (_table, cluster) = built(sticky, of(&addresses(8)));
+    let mut random = numbers();
+    let mut of_client = |now: u64, client: u8| {
+        let client = ip(&format!("10.1.9.{client}"));
+        let pick = cluster.pick(now, &mut random, client, &[]);
+        pick.expect("an endpoint").target.address
+    };
+    let first: Vec<_> = (0..100).map(|client| of_client(0, client)).collect();
+    // The even ones come every 50 seconds, the odd ones only after three hours.
+    for now in (50_000..10_800_000).step_by(50_000) {
+        assert!(
+            (0..100)
+                .step_by(2)
+                .all(|client| of_client(now, client) == first[usize::from(client)])
+        );
+    }
+    let moved = (1..100)
+        .step_by(2)
+        .filter(|&client| of_client(10_800_000, client) != first[usize::from(client)]);
+    assert!(moved.count() > 30, "those who stayed away choose anew");
 }
 
 #[test]
