@@ -65,6 +65,8 @@ pub struct Flags {
     pub loopback_cidr: Option<String>,
     /// The id of the user that `ENVOY_USER` names, where there is one.
     pub envoy_user: Option<u32>,
+    /// Flags whose values are a file's: the name of each, and the field that it is there.
+    pub named: Vec<(&'static str, &'static str)>,
     /// Flags that Weir has no rules for, with their values: refused, unless the value asks for nothing.
     pub beyond: Vec<(&'static str, String)>,
 }
@@ -104,6 +106,11 @@ impl Flags {
         };
         for (flag, value) in &self.beyond {
             read.beyond(flag, value);
+        }
+        for mistake in &mut read.mistakes {
+            if let Some((_, field)) = self.named.iter().find(|(flag, _)| *flag == mistake.flag) {
+                (*field).clone_into(&mut mistake.flag);
+            }
         }
         if read.mistakes.is_empty() {
             Ok(intent)

@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod config;
 pub mod diff;
 pub mod evaluate;
 pub mod flags;

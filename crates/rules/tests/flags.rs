@@ -93,7 +93,7 @@ fn the_preset_is_everything_and_a_flag_replaces_its_part() {
     };
     let intent = narrower.intent().unwrap();
     assert_eq!(intent.inbound.ports, Selection::Only(vec![80]));
-    assert_eq!(intent.inbound.exclude_ports, []);
+    assert!(intent.inbound.exclude_ports.is_empty());
     assert_eq!(intent.outbound.cidrs, Selection::All);
 }
 

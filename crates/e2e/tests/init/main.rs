@@ -1,5 +1,6 @@
 //! The rules of `weir init` and `weir run` against the kernel, and the command itself.
 
+mod backends;
 mod command;
 mod contained;
 mod native;

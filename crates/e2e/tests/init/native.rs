@@ -1,13 +1,11 @@
-//! Native nftables: one transaction in a table of Weir's own, without any iptables program; and which back-end
-//! is chosen where none is asked for.
+//! Native nftables: one transaction in a table of Weir's own, without any iptables program.
 
 use std::os::unix::fs::PermissionsExt;
-use std::process::{Command, Stdio};
 
 use anyhow::{Result, ensure};
 use e2e::{Finished, Pod, RunAs, weir};
 
-fn pod() -> Result<Pod> {
+pub(crate) fn pod() -> Result<Pod> {
     let pod = Pod::bare("pod", "10.77.0.1".parse()?, "fd00:77::1".parse()?)?;
     pod.ip("link add eth0 type veth peer name other")?;
     pod.ip("link set eth0 up")?;
@@ -15,14 +13,14 @@ fn pod() -> Result<Pod> {
     Ok(pod)
 }
 
-fn init(pod: &Pod, arguments: &str) -> Result<Finished> {
+pub(crate) fn init(pod: &Pod, arguments: &str) -> Result<Finished> {
     let mut all = vec!["init"];
     all.extend(arguments.split_whitespace());
     weir::run(pod, &all)
 }
 
 /// Everything that nf_tables holds.
-fn listed(pod: &Pod) -> Result<String> {
+pub(crate) fn listed(pod: &Pod) -> Result<String> {
     Ok(pod.run("nft", ["list", "ruleset"])?.text())
 }
 
@@ -30,7 +28,7 @@ fn nft(pod: &Pod, command: &str) -> Result<()> {
     pod.run("nft", [command]).map(drop)
 }
 
-fn on_lo(pod: &Pod) -> Result<String> {
+pub(crate) fn on_lo(pod: &Pod) -> Result<String> {
     Ok(pod.run("ip", ["-6", "addr", "show", "dev", "lo"])?.text())
 }
 
@@ -63,7 +61,7 @@ fn a_second_run_writes_nothing_and_no_counter_moves() -> Result<()> {
 
 /// Without the counts of packets, and without the note that the address `::6` is ours, which is lost with
 /// the rule that has it.
-fn still(text: &str) -> String {
+pub(crate) fn still(text: &str) -> String {
     let text = text.replace(", address put on lo by weir", "");
     let words = text.split(' ').filter(|word| word.parse::<u64>().is_err());
     words.collect::<Vec<_>>().join(" ")
@@ -214,166 +212,6 @@ fn where_the_kernel_has_no_nat_for_both_families_each_has_a_table() -> Result<()
 }
 
 #[test]
-fn the_back_end_is_the_one_in_use_else_native() -> Result<()> {
-    let chosen = |before: &dyn Fn(&Pod) -> Result<()>| -> Result<String> {
-        let pod = pod()?;
-        before(&pod)?;
-        Ok(init(&pod, "--sidecar")?.text())
-    };
-    let theirs = |program: &'static str| {
-        move |pod: &Pod| {
-            let rule = "-t filter -A INPUT -p tcp --dport 1 -j RETURN";
-            pod.run(program, rule.split(' ')).map(drop)
-        }
-    };
-    let said = chosen(&|_| Ok(()))?;
-    assert!(
-        said.contains("by nft (the kernel has nf_tables, and nothing else"),
-        "{said}"
-    );
-    let said = chosen(&theirs("iptables-nft"))?;
-    assert!(
-        said.contains("by iptables-nft (it has rules in this namespace already)"),
-        "{said}"
-    );
-    let said = chosen(&theirs("iptables-legacy"))?;
-    assert!(
-        said.contains("by iptables-legacy (it has rules in this namespace already)"),
-        "{said}"
-    );
-    for (asked, by) in [
-        ("--backend nft", "by nft (asked for)"),
-        ("--backend iptables-nft", "by iptables-nft (asked for)"),
-        ("--backend iptables-legacy", "by iptables-legacy (asked for)"),
-        ("--backend iptables", "by iptables-nft (asked for)"),
-        ("--native-nftables", "by nft (asked for)"),
-        (
-            "--native-nftables=false --force-iptables-binary legacy",
-            "by iptables-legacy (asked for)",
-        ),
-    ] {
-        let said = init(&pod()?, &format!("--sidecar {asked}"))?.text();
-        assert!(said.contains(by), "{asked}: {said}");
-    }
-    let refused = pod()?.try_run(
-        RunAs::Root,
-        &weir::binary()?.to_string_lossy(),
-        ["init", "--sidecar", "--backend", "ebtables"],
-    )?;
-    assert!(
-        refused.errors().contains("`ebtables` is no back-end"),
-        "{}",
-        refused.errors()
-    );
-    Ok(())
-}
-
-fn saved(pod: &Pod, variant: &str) -> Result<String> {
-    let v4 = pod.run(&format!("iptables-{variant}-save"), [""; 0])?.text();
-    Ok(v4 + &pod.run(&format!("ip6tables-{variant}-save"), [""; 0])?.text())
-}
-
-#[test]
-fn rules_move_between_the_back_ends_and_are_never_in_two() -> Result<()> {
-    let pod = pod()?;
-    let holders = || -> Result<Vec<&str>> {
-        let mut holders = vec![];
-        if listed(&pod)?.contains(" weir {") {
-            holders.push("nft");
-        }
-        for (variant, backend) in [("nft", "iptables-nft"), ("legacy", "iptables-legacy")] {
-            if saved(&pod, variant)?.contains("WEIR") {
-                holders.push(backend);
-            }
-        }
-        Ok(holders)
-    };
-    for backend in [
-        "iptables-nft",
-        "nft",
-        "iptables-legacy",
-        "nft",
-        "iptables-nft",
-        "iptables-legacy",
-    ] {
-        init(&pod, &format!("--sidecar --backend {backend}"))?;
-        assert_eq!(holders()?, [backend]);
-        assert!(
-            init(&pod, "--sidecar")?.text().contains("Nothing to do"),
-            "{backend}"
-        );
-        assert!(on_lo(&pod)?.contains("::6/128"));
-    }
-    init(&pod, "--sidecar --backend nft")?;
-    init(&pod, "--cleanup")?;
-    assert_eq!(holders()?, [""; 0]);
-    assert!(!on_lo(&pod)?.contains("::6/128"));
-    Ok(())
-}
-
-#[test]
-fn several_at_once_leave_one_whole_rule_set() -> Result<()> {
-    let pod = pod()?;
-    init(&pod, "--sidecar --backend nft")?;
-    let wanted = still(&listed(&pod)?);
-    let binary = weir::binary()?;
-    let others = [
-        "--sidecar --backend nft",
-        "--cleanup",
-        "-i 10.0.0.0/8 -b 80 --backend nft",
-        "--sidecar --backend iptables-nft",
-    ];
-    for round in 0..3 {
-        let started: Vec<_> = (0..8)
-            .map(|index| {
-                let mut command = Command::new(&binary);
-                command
-                    .arg("init")
-                    .args(others[(index + round) % others.len()].split(' '))
-                    .stdout(Stdio::null())
-                    .stderr(Stdio::piped());
-                pod.netns().start_in(&mut command);
-                command.spawn()
-            })
-            .collect();
-        for child in started {
-            let output = child?.wait_with_output()?;
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "{said}");
-        }
-        init(&pod, "--sidecar --backend nft")?;
-        assert_eq!(still(&listed(&pod)?), wanted);
-    }
-    Ok(())
-}
-
-#[test]
-fn a_change_that_cannot_be_finished_is_taken_back() -> Result<()> {
-    let pod = pod()?;
-    init(&pod, "-b 80 --backend iptables-nft")?;
-    pod.run("ip", "addr del ::6/128 dev lo".split(' '))?;
-    pod.sysctl("net/ipv6/conf/lo/disable_ipv6", "1")?;
-    let before = saved(&pod, "nft")?;
-    let binary = weir::binary()?;
-    let arguments = ["init", "--sidecar", "--backend", "nft"];
-    let failed = pod.try_run(RunAs::Root, &binary.to_string_lossy(), arguments)?;
-    assert!(
-        !failed.status.success() && failed.errors().contains("::6"),
-        "{}",
-        failed.errors()
-    );
-    let lines = |text: &str| {
-        text.lines()
-            .filter(|line| line.starts_with("-A"))
-            .map(str::to_owned)
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(lines(&saved(&pod, "nft")?), lines(&before));
-    assert!(!listed(&pod)?.contains("inet weir"));
-    Ok(())
-}
-
-#[test]
 fn an_unconfirmed_change_of_native_rules_is_taken_back() -> Result<()> {
     let pod = pod()?;
     init(&pod, "-b 80 -x 10.0.0.0/8,11.0.0.0/9 -i * --backend nft")?;
@@ -398,5 +236,42 @@ fn a_dry_run_prints_the_transaction() -> Result<()> {
     init(&pod, "--cleanup")?;
     init(&pod, "--sidecar")?;
     assert_eq!(listed(&pod)?, by_hand);
+    Ok(())
+}
+
+#[test]
+fn a_file_says_what_flags_say() -> Result<()> {
+    let pod = pod()?;
+    // The example of the documentation, so that it stays true; its group may be missing here.
+    let manual = include_str!("../../../../docs/capture.md");
+    let example = manual
+        .split("```yaml")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next());
+    let example = example.unwrap_or_default().replace("[backup]", "[34]");
+    let file = tempfile::NamedTempFile::new()?;
+    std::fs::write(file.path(), example)?;
+    let path = file.path().display().to_string();
+    init(&pod, &format!("--config {path}"))?;
+    let by_file = listed(&pod)?;
+    init(
+        &pod,
+        "-i * -x 192.168.0.0/16 -o 22 -b * -d 15020,15021 -u 1337 -g 1337 --proxy-mark 0x539/0xfff \
+         --inbound-exclude-sources 169.254.7.127 -c eth1 -k tap+ --drop-invalid --families both",
+    )?;
+    assert!(by_file.contains("skgid 34 "), "{by_file}");
+    let of_group = |line: &&str| !line.contains("skgid 34 ");
+    let without = by_file.lines().filter(of_group).collect::<Vec<_>>().join("\n");
+    assert_eq!(listed(&pod)?.trim_end(), without);
+
+    std::fs::write(file.path(), "outbound:\n  excludePorts: [ssh]\n  cidr: x\n")?;
+    let arguments = ["init", "--config", &path];
+    let said = pod
+        .try_run(RunAs::Root, &weir::binary()?.to_string_lossy(), arguments)?
+        .errors();
+    assert!(
+        said.contains(&path) && said.contains("outbound.cidr: is no field"),
+        "{said}"
+    );
     Ok(())
 }

@@ -52,7 +52,7 @@ fn act(args: &Args) -> Result<()> {
     } else if action.cleanup {
         clean_up(args)
     } else {
-        let intent = args.flags().intent().map_err(all)?;
+        let intent = args.intent()?;
         if action.dry_run {
             dry_run(args, &intent)
         } else {
@@ -76,7 +76,7 @@ fn clean_up(args: &Args) -> Result<()> {
 }
 
 fn dry_run(args: &Args, intent: &Intent) -> Result<()> {
-    let plan = rules::plan(intent, &assumed_facts()?).map_err(all)?;
+    let plan = rules::plan(intent, &assumed_facts()?).map_err(|mistakes| all(&mistakes))?;
     notes(&plan);
     if plan.is_empty() {
         return say(report::NOTHING_CAPTURED);
@@ -113,7 +113,7 @@ fn install(args: &Args, intent: &Intent) -> Result<()> {
     }
     may_write()?;
     let session = Session::open(args.action.backend()?)?;
-    let plan = rules::plan(intent, &session.facts()?).map_err(all)?;
+    let plan = rules::plan(intent, &session.facts()?).map_err(|mistakes| all(&mistakes))?;
     notes(&plan);
     let waiting = match args.action.host {
         true => Some(undo::start(&session.own(), args.action.confirm_within)?),
@@ -151,8 +151,7 @@ fn may_write() -> Result<()> {
     Ok(())
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "passed to map_err")]
-fn all(mistakes: Vec<Mistake>) -> anyhow::Error {
+fn all(mistakes: &[Mistake]) -> anyhow::Error {
     let lines: Vec<_> = mistakes.iter().map(Mistake::to_string).collect();
     anyhow::anyhow!(lines.join("\nweir: "))
 }

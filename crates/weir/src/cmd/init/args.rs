@@ -1,12 +1,15 @@
 //! The flags of `weir init` as clap reads them: Weir's own, those of istio-iptables with their variables,
 //! and the ones that are refused by name.
 
+use std::path::PathBuf;
 use std::{env, fs};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::builder::FalseyValueParser;
 use netsys::rules::Backend;
-use rules::Flags;
+use rules::{Flags, Intent};
+
+use super::all;
 
 /// Capture the traffic of a network namespace: the rules that lead it to the proxy
 ///
@@ -50,6 +53,9 @@ struct What {
     /// its part
     #[arg(long)]
     sidecar: bool,
+    /// A YAML file that says it (docs/capture.md); a flag that is given as well replaces its part
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Outbound destinations: networks, or '*' for all
     #[arg(short = 'i', long, value_name = "CIDRS", env, hide_env_values = true)]
     istio_service_cidr: Option<String>,
@@ -222,8 +228,28 @@ impl Action {
 }
 
 impl Args {
-    pub(super) fn flags(&self) -> Flags {
+    /// What they ask for, with what the file says.
+    pub(super) fn intent(&self) -> Result<Intent> {
+        let mut flags = self.flags();
+        if let Some(file) = &self.what.config {
+            let text = fs::read_to_string(file)
+                .with_context(|| format!("--config: cannot read {}", file.display()))?;
+            let document: serde_json::Value = serde_saphyr::from_str(&text)
+                .map_err(|error| anyhow!("--config: {} is no YAML: {error}", file.display()))?;
+            rules::config::read(&document, &mut flags)
+                .map_err(|mistakes| all(&mistakes).context(format!("in {}", file.display())))?;
+        }
+        flags.intent().map_err(|mistakes| match &self.what.config {
+            Some(file) if !flags.named.is_empty() => {
+                all(&mistakes).context(format!("in {} or the flags", file.display()))
+            }
+            _ => all(&mistakes),
+        })
+    }
+
+    fn flags(&self) -> Flags {
         Flags {
+            named: vec![],
             sidecar: self.what.sidecar,
             host: self.action.host,
             outbound_port: self.proxy.envoy_port.clone(),
