@@ -114,7 +114,7 @@ impl Catalog {
                 problems.push(self.conflict(key, used, other));
             }
         }
-        let shared = checks::shared_addresses(&self.addressed);
+        let shared = checks::shared_addresses(self);
         for mismatch in self.mismatches.values().flatten().chain(&shared) {
             let Some((file, _)) = self.used.get(&mismatch.at) else {
                 continue;

@@ -23,7 +23,7 @@ pub use endpoint::{Condition, Endpoint};
 pub use names::{ClusterName, ObjectName};
 pub use problem::{Place, Problem, Severity};
 pub use protocol::{Handling, KnownBy, Protocol};
-pub use service::{Service, ServiceKind, ServicePort, SessionAffinity, TargetPort};
+pub use service::{Created, Service, ServiceKind, ServicePort, SessionAffinity, TargetPort};
 pub use settings::Settings;
 pub use update::Update;
 pub use workload::Workload;

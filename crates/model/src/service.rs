@@ -23,10 +23,22 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// Whether one client keeps one endpoint.
     pub affinity: SessionAffinity,
+    /// When it was made: of several services that claim one address, the oldest has it.
+    pub created: Created,
     /// `publishNotReadyAddresses`: endpoints count whether ready or not.
     pub publish_not_ready: bool,
     /// `weir.dev/<setting>` annotations.
     pub settings: Overrides,
+}
+
+/// When an object was made. The older come first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
+pub enum Created {
+    /// In seconds since 1970.
+    At(i64),
+    /// Nobody says; a manifest that was not applied to a cluster yet has no time.
+    #[default]
+    Unknown,
 }
 
 /// Where a service is reached.

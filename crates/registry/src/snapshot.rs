@@ -29,12 +29,13 @@ pub struct Snapshot {
     pub by_ip: CowMap<IpAddr, Arc<Workload>>,
     /// Outbound clusters of each service, in the order of its ports.
     pub by_service: CowMap<ObjectName, Arc<[Arc<Cluster>]>>,
-    /// Outbound clusters by virtual address and port.
+    /// Outbound clusters by virtual address and port. Of several services that claim one, the oldest has it,
+    /// of those the one with the lowest name.
     pub by_vip: CowMap<SocketAddr, Arc<Cluster>>,
     /// Services by virtual address.
     pub by_vip_ip: CowMap<IpAddr, Arc<Service>>,
-    /// Outbound endpoints by their own address and port. One that serves several services is that of the
-    /// service with the lowest name, and there of the lowest port.
+    /// Outbound endpoints by their own address and port. One that serves several services is, by the same
+    /// rule, that of one of them, and there of the lowest port.
     pub by_endpoint: CowMap<SocketAddr, (Arc<Cluster>, Arc<Target>)>,
     /// Inbound clusters by our own port; of several services that claim one, the same rule holds.
     pub inbound: Arc<HashMap<u16, Arc<Cluster>>>,

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use model::{Endpoint, ObjectName, Service, ServiceKind, Update, Workload};
+use model::{Created, Endpoint, ObjectName, Service, ServiceKind, Update, Workload};
 
 use crate::assemble;
 use crate::claims::Claims;
@@ -27,8 +27,11 @@ pub enum Changed {
     No,
 }
 
-/// Who claims an endpoint's address: a port of a service.
-type PortOwner = (ObjectName, u16);
+/// A service that claims an address. The oldest has it; of those made at the same time, the one with the
+/// lowest name.
+type Owner = (Created, ObjectName);
+/// A port of a service that claims an address and port.
+type PortOwner = (Owner, u16);
 
 /// Everything known, mutable; owned by one task.
 #[derive(Debug, Default)]
@@ -36,7 +39,7 @@ pub struct Table {
     endpoints: HashMap<ObjectName, Arc<[Endpoint]>>,
     by_ip: Claims<IpAddr, ObjectName, Arc<Workload>>,
     by_vip: Claims<SocketAddr, PortOwner, Arc<Cluster>>,
-    by_vip_ip: Claims<IpAddr, ObjectName, Arc<Service>>,
+    by_vip_ip: Claims<IpAddr, Owner, Arc<Service>>,
     by_endpoint: Claims<SocketAddr, PortOwner, (Arc<Cluster>, Arc<Target>)>,
     /// The services as they stand in the maps above.
     standing: HashMap<ObjectName, Arc<Service>>,
@@ -218,15 +221,16 @@ impl Table {
         let Some(service) = self.standing.remove(name) else {
             return;
         };
+        let owner = owner(&service);
         for ip in virtual_addresses(&service) {
-            self.by_vip_ip.withdraw(ip, name);
+            self.by_vip_ip.withdraw(ip, &owner);
             for cluster in clusters {
-                let owner = (name.clone(), cluster.port);
+                let owner = (owner.clone(), cluster.port);
                 self.by_vip.withdraw(&SocketAddr::new(*ip, cluster.port), &owner);
             }
         }
         for cluster in clusters {
-            let owner = (name.clone(), cluster.port);
+            let owner = (owner.clone(), cluster.port);
             for target in &cluster.targets {
                 self.by_endpoint.withdraw(&target.address, &owner);
             }
@@ -246,17 +250,18 @@ impl Table {
             &mut self.lives,
             before,
         );
+        let owner = owner(&service);
         for ip in virtual_addresses(&service) {
-            self.by_vip_ip.put(*ip, name.clone(), Arc::clone(&service));
+            self.by_vip_ip.put(*ip, owner.clone(), Arc::clone(&service));
             for cluster in &*clusters {
-                let owner = (name.clone(), cluster.port);
+                let owner = (owner.clone(), cluster.port);
                 self.by_vip
                     .put(SocketAddr::new(*ip, cluster.port), owner, Arc::clone(cluster));
             }
         }
         for cluster in &*clusters {
             for target in &cluster.targets {
-                let owner = (name.clone(), cluster.port);
+                let owner = (owner.clone(), cluster.port);
                 let value = (Arc::clone(cluster), Arc::clone(target));
                 self.by_endpoint.put(target.address, owner, value);
             }
@@ -270,9 +275,11 @@ impl Table {
     fn rebuild_inbound(&mut self) {
         let before: Vec<Arc<Cluster>> = self.next.inbound.values().cloned().collect();
         let mut ports: BTreeMap<u16, (&Arc<Service>, usize, BTreeSet<IpAddr>)> = BTreeMap::new();
-        for name in &self.own_services {
-            let (Some(service), Some(endpoints)) = (self.next.services.get(name), self.endpoints.get(name))
-            else {
+        let own = self.own_services.iter();
+        let mut services: Vec<&Arc<Service>> = own.filter_map(|name| self.next.services.get(name)).collect();
+        services.sort_by_cached_key(|service| owner(service));
+        for service in services {
+            let Some(endpoints) = self.endpoints.get(&service.name) else {
                 continue;
             };
             let mut order: Vec<usize> = (0..service.ports.len()).collect();
@@ -329,6 +336,10 @@ impl Table {
             (_, None) => false,
         }
     }
+}
+
+fn owner(service: &Service) -> Owner {
+    (service.created, service.name.clone())
 }
 
 fn virtual_addresses(service: &Service) -> &[IpAddr] {

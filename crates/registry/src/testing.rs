@@ -50,6 +50,7 @@ pub(crate) fn service(text: &str, addresses: &[&str], ports: &[u16]) -> Service 
         },
         ports: ports.iter().map(|&number| port(number)).collect(),
         affinity: SessionAffinity::None,
+        created: model::Created::Unknown,
         publish_not_ready: false,
         settings: Overrides::default(),
         name,

@@ -38,6 +38,7 @@ fn service(of: &str, addresses: &[&str], ports: &[(u16, &str)]) -> Service {
             })
             .collect(),
         affinity: SessionAffinity::None,
+        created: model::Created::Unknown,
         publish_not_ready: false,
         settings: Overrides::default(),
         name,

@@ -1,10 +1,9 @@
 //! Mistakes that no object has by itself, only two together: port names that do not meet. Kubernetes
 //! passes them over in silence, and the service has no endpoints.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::collections::BTreeSet;
 
-use model::{Endpoint, ObjectName, TargetPort};
+use model::{Endpoint, ObjectName, Service, TargetPort};
 
 use super::Catalog;
 use crate::nearest::nearest;
@@ -61,20 +60,38 @@ pub(super) fn of_service(catalog: &Catalog, name: &ObjectName) -> Vec<Mismatch> 
 }
 
 /// Services that claim an address which another has, too: easily made by copying a manifest.
-pub(super) fn shared_addresses(addressed: &BTreeMap<IpAddr, BTreeSet<ObjectName>>) -> Vec<Mismatch> {
+pub(super) fn shared_addresses(catalog: &Catalog) -> Vec<Mismatch> {
     let mut found = Vec::new();
-    for (ip, services) in addressed.iter().filter(|(_, services)| services.len() > 1) {
-        let mut services = services.iter();
-        let Some(owner) = services.next() else { continue };
-        found.extend(services.map(|name| Mismatch {
-            at: Key {
-                kind: Kind::Service,
-                name: name.clone(),
-            },
-            field: "spec.clusterIP",
-            message: format!(
-                "{ip} is also the address of Service {owner}, which has the ports that both have; give one of the two another"
-            ),
+    for (ip, names) in catalog.addressed.iter().filter(|(_, names)| names.len() > 1) {
+        let services = names
+            .iter()
+            .filter_map(|name| match catalog.get(Kind::Service, name) {
+                Some(Object::Service(object)) => Some(&object.service),
+                _ => None,
+            });
+        let mut services: Vec<&Service> = services.collect();
+        // As the registry orders them.
+        services.sort_by_key(|service| (service.created, &service.name));
+        let Some((owner, others)) = services.split_first() else {
+            continue;
+        };
+        found.extend(others.iter().map(|service| {
+            let why = if owner.created < service.created {
+                "is older"
+            } else {
+                "comes first by name, neither being older,"
+            };
+            Mismatch {
+                at: Key {
+                    kind: Kind::Service,
+                    name: service.name.clone(),
+                },
+                field: "spec.clusterIP",
+                message: format!(
+                    "{ip} is also the address of Service {}, which {why} and so has the ports that both have; give one of the two another",
+                    owner.name
+                ),
+            }
         }));
     }
     found

@@ -291,7 +291,21 @@ fn an_address_that_two_services_claim_is_told() {
     assert_eq!(
         world.problems(),
         [
-            "m.yaml: document 2 (line 6), Service default/b, spec.clusterIP: 10.96.0.1 is also the address of Service default/a, which has the ports that both have; give one of the two another"
+            "m.yaml: document 2 (line 6), Service default/b, spec.clusterIP: 10.96.0.1 is also the address of Service default/a, which comes first by name, neither being older, and so has the ports that both have; give one of the two another"
+        ]
+    );
+    let made = |text: &str, name: &str, time: &str| {
+        text.replace(
+            &format!("{{name: {name}}}"),
+            &format!("{{name: {name}, creationTimestamp: {time}}}"),
+        )
+    };
+    let (old, new) = ("\"2025-01-01T00:00:00Z\"", "\"2026-01-01T00:00:00Z\"");
+    world.put("m.yaml", &made(&made(&text, "a", new), "b", old));
+    assert_eq!(
+        world.problems(),
+        [
+            "m.yaml: document 1 (line 1), Service default/a, spec.clusterIP: 10.96.0.1 is also the address of Service default/b, which is older and so has the ports that both have; give one of the two another"
         ]
     );
     world.put("m.yaml", &text.replacen("10.96.0.1", "10.96.0.2", 1));

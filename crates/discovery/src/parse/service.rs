@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{ObjectName, Protocol, Service, ServiceKind, ServicePort, SessionAffinity, TargetPort};
+use model::{Created, ObjectName, Protocol, Service, ServiceKind, ServicePort, SessionAffinity, TargetPort};
 
 use super::node::Node;
 use super::settings;
@@ -100,6 +100,7 @@ pub(super) fn read(root: &Node, name: Option<&ObjectName>) -> Option<ServiceObje
         kind,
         ports,
         affinity,
+        created: created(&root.at("metadata").at("creationTimestamp")),
         publish_not_ready,
         settings,
     };
@@ -108,6 +109,20 @@ pub(super) fn read(root: &Node, name: Option<&ObjectName>) -> Option<ServiceObje
         selector,
         families,
     })
+}
+
+/// As Kubernetes writes it; none before the object was applied to a cluster.
+fn created(node: &Node) -> Created {
+    let Some(text) = node.text() else {
+        return Created::Unknown;
+    };
+    match text.parse::<jiff::Timestamp>() {
+        Ok(time) => Created::At(time.as_second()),
+        Err(_) => {
+            node.warn("is not a time such as `2026-08-03T10:04:11Z` and is ignored");
+            Created::Unknown
+        }
+    }
 }
 
 fn kind(spec: &Node) -> ServiceKind {

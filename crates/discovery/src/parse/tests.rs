@@ -1,7 +1,7 @@
 //! What one file says: every kind of object, and a table of mistakes and hostile documents.
 
 use model::settings::{AccessLog, Balancing, OutboundPolicy};
-use model::{KnownBy, Protocol, ServiceKind, SessionAffinity, TargetPort};
+use model::{Created, KnownBy, Protocol, ServiceKind, SessionAffinity, TargetPort};
 use proptest::prelude::*;
 
 use super::*;
@@ -587,4 +587,32 @@ proptest! {
         }
         let _ = parse("m.yaml", &String::from_utf8_lossy(&bytes));
     }
+}
+
+#[test]
+fn the_time_an_object_was_made() {
+    let of = |time: &str| {
+        let text = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: a, creationTimestamp: {time}}}\nspec: {{clusterIP: 10.96.0.1}}\n"
+        );
+        let parsed = parse("m.yaml", &text);
+        let told: Vec<String> = parsed.problems.iter().map(ToString::to_string).collect();
+        let Some((_, object)) = parsed.objects.into_values().next() else {
+            panic!("no object: {told:?}")
+        };
+        let Object::Service(object) = &*object else {
+            panic!("{object:?}")
+        };
+        (object.service.created, told.join("\n"))
+    };
+    let at = Created::At(1_767_225_600);
+    assert_eq!(of("\"2026-01-01T00:00:00Z\""), (at, String::new()));
+    assert_eq!(of("2026-01-01T00:00:00Z"), (at, String::new()));
+    assert_eq!(of("null"), (Created::Unknown, String::new()));
+    let (created, told) = of("yesterday");
+    assert_eq!(created, Created::Unknown);
+    assert!(
+        told.contains("metadata.creationTimestamp: is not a time such as"),
+        "{told}"
+    );
 }

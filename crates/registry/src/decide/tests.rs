@@ -1,7 +1,7 @@
 //! Tests of the decision.
 
 use model::settings::OutboundPolicy;
-use model::{Direction, Local, Service, ServiceKind};
+use model::{Created, Direction, Local, Service, ServiceKind};
 
 use crate::testing::{dst, endpoint, endpoints, listener, mesh, name, put, service, socket, table, workload};
 use crate::{Decision, Resolved, Snapshot, Table};
@@ -162,8 +162,12 @@ fn inbound_ports_follow_our_endpoints() {
     assert_eq!(
         table.snapshot().inbound[&8080].port,
         90,
-        "the lowest service name has the port"
+        "the lowest service name has the port where neither is older"
     );
+    let mut old = service("a/web", &[], &[80]);
+    old.created = Created::At(1);
+    table.apply(put(old));
+    assert_eq!(table.snapshot().inbound[&8080].port, 80, "the older one has it");
     table.apply(model::Update::ServiceGone(name("a/aaa")));
     assert_eq!(table.snapshot().inbound[&8080].port, 80);
     table.apply(model::Update::WorkloadGone(name("a/me")));

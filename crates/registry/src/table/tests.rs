@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use model::{Direction, Endpoint, OrigDst, Service, ServiceKind, Update};
+use model::{Created, Direction, Endpoint, OrigDst, Service, ServiceKind, Update};
 use proptest::prelude::*;
 
 use crate::testing::{
-    LEAVING, endpoint, endpoints, listener, mesh, name, numbers, put, service, table, workload,
+    LEAVING, endpoint, endpoints, ip, listener, mesh, name, numbers, put, service, socket, table, workload,
 };
 use crate::{Changed, Decision, Snapshot, Table};
 
@@ -21,11 +21,13 @@ fn updates() -> impl Strategy<Value = Update> {
         prop::collection::btree_set(vip, 0..3),
         prop::collection::btree_set(prop::sample::select(vec![80_u16, 81]), 0..3),
         any::<bool>(),
+        prop::sample::select(vec![Created::At(1), Created::At(2), Created::Unknown]),
     )
-        .prop_map(|(who, vips, ports, alias)| {
+        .prop_map(|(who, vips, ports, alias, created)| {
             let vips: Vec<_> = vips.into_iter().collect();
             let ports: Vec<_> = ports.into_iter().collect();
             let mut service = service(who, &vips, &ports);
+            service.created = created;
             if alias && vips.is_empty() {
                 service.kind = ServiceKind::ExternalName("example.com".into());
             }
@@ -129,7 +131,7 @@ proptest! {
             table.apply(update);
             let after = decisions(&table.snapshot());
             let Some((vips, addresses)) = touched else { continue };
-            let own = addresses.iter().any(|a| a.ip() == crate::testing::ip("10.1.0.9"));
+            let own = addresses.iter().any(|a| a.ip() == ip("10.1.0.9"));
             for (key, decision) in before {
                 let (direction, to) = &key;
                 let is_its_own = vips.contains(&to.ip())
@@ -224,4 +226,45 @@ fn a_change_costs_what_it_changes() {
             .count();
         assert!(anew <= 10, "{anew} clusters were put together anew");
     }
+}
+
+#[test]
+fn the_oldest_service_has_an_address_that_several_claim() {
+    let at = |name: &str, created| {
+        let mut service = service(name, &["10.96.0.1"], &[80]);
+        service.created = created;
+        put(service)
+    };
+    let mut table = table(None, []);
+    let mut winner = |update| {
+        table.apply(update);
+        let snapshot = table.snapshot();
+        let vip = &snapshot.by_vip_ip.get(&ip("10.96.0.1")).expect("a service").name;
+        let by_port = &snapshot
+            .by_vip
+            .get(&socket("10.96.0.1:80"))
+            .expect("a cluster")
+            .service;
+        assert_eq!(vip, by_port);
+        vip.to_string()
+    };
+    assert_eq!(winner(at("b/b", Created::Unknown)), "b/b");
+    assert_eq!(
+        winner(at("a/a", Created::Unknown)),
+        "a/a",
+        "by name where neither has a time"
+    );
+    assert_eq!(
+        winner(at("c/c", Created::At(20))),
+        "c/c",
+        "what was applied is older than what was not"
+    );
+    assert_eq!(winner(at("d/d", Created::At(20))), "c/c");
+    assert_eq!(winner(at("d/d", Created::At(10))), "d/d", "its time changed");
+    assert_eq!(
+        winner(at("e/e", Created::At(30))),
+        "d/d",
+        "a newer one takes nothing away"
+    );
+    assert_eq!(winner(Update::ServiceGone(name("d/d"))), "c/c");
 }

@@ -96,6 +96,7 @@ impl Stage {
                 target: TargetPort::Number(8080),
             }],
             affinity: SessionAffinity::None,
+            created: model::Created::Unknown,
             publish_not_ready: false,
             settings: self.overrides.clone(),
         };
