@@ -18,7 +18,7 @@ const SYSTEM_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sb
 /// An application's user and group id: neither root nor the proxy.
 pub const APP_ID: u32 = 1000;
 
-/// Who a program runs as. Anyone but root has no capability.
+/// Who a program runs as. Without a capability, where it does not say so.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RunAs {
     /// Uid 0 with every capability.
@@ -27,6 +27,8 @@ pub enum RunAs {
     Application,
     /// The proxy's uid and gid, 1337.
     Proxy,
+    /// The same with `CAP_NET_ADMIN`, as TPROXY asks for.
+    ProxyNetAdmin,
     /// Any other uid and gid.
     Id(u32),
 }
@@ -36,7 +38,7 @@ impl RunAs {
         match self {
             Self::Root => 0,
             Self::Application => APP_ID,
-            Self::Proxy => model::ports::PROXY_ID,
+            Self::Proxy | Self::ProxyNetAdmin => model::ports::PROXY_ID,
             Self::Id(id) => id,
         }
     }
@@ -50,6 +52,9 @@ pub(crate) fn command(netns: &Netns, who: RunAs, program: &str) -> Command {
     if who != RunAs::Root {
         let id = who.id().to_string();
         command.args(["--reuid", &id, "--regid", &id, "--clear-groups"]);
+    }
+    if who == RunAs::ProxyNetAdmin {
+        command.args(["--inh-caps", "+net_admin", "--ambient-caps", "+net_admin"]);
     }
     command
         .args(["--", program])

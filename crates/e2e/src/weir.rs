@@ -88,12 +88,20 @@ impl Sidecar {
     /// # Errors
     /// As [`Sidecar::start`].
     pub fn proxy_alone(pod: &Pod, manifests: &Manifests, arguments: &[&str]) -> Result<Self> {
+        Self::proxy_as(RunAs::Proxy, pod, manifests, arguments)
+    }
+
+    /// As [`Sidecar::proxy_alone`], by somebody who may need to be able to do more.
+    ///
+    /// # Errors
+    /// As [`Sidecar::start`].
+    pub fn proxy_as(who: RunAs, pod: &Pod, manifests: &Manifests, arguments: &[&str]) -> Result<Self> {
         let binary = binary()?;
         let folder = manifests.path().to_string_lossy();
-        let who = format!("{NAMESPACE}/{}", pod.name);
-        let mut all = vec!["proxy", "--manifests", &folder, "--as", &who];
+        let own = format!("{NAMESPACE}/{}", pod.name);
+        let mut all = vec!["proxy", "--manifests", &folder, "--as", &own];
         all.extend(arguments);
-        let mut proxy = pod.start_file(RunAs::Proxy, &binary, &[], all)?;
+        let mut proxy = pod.start_file(who, &binary, &[], all)?;
         pod.wait_listening(OUTBOUND)?;
         pod.wait_listening(INBOUND)?;
         let url = format!("http://127.0.0.1:{HEALTH}/healthz/ready");

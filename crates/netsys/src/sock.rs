@@ -48,6 +48,15 @@ pub fn bind_address_no_port(socket: &impl AsFd) -> io::Result<()> {
     sys::set_int_option(socket.as_fd(), libc::SOL_IP, libc::IP_BIND_ADDRESS_NO_PORT, 1)
 }
 
+/// `IP_TRANSPARENT`: the socket may have an address that is not this machine's. One option for both
+/// families: the kernel keeps it in the socket.
+///
+/// # Errors
+/// `PermissionDenied` without `CAP_NET_ADMIN`.
+pub fn transparent(socket: &impl AsFd) -> io::Result<()> {
+    sys::set_int_option(socket.as_fd(), libc::SOL_IP, libc::IP_TRANSPARENT, 1)
+}
+
 /// Keepalive under 60 s: conntrack forgets a half-closed redirected connection after 60 s of silence
 /// (`nf_conntrack_tcp_timeout_close_wait`), and its later bytes would go nowhere.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(30);
@@ -146,6 +155,18 @@ pub fn stream_to(target: SocketAddr) -> io::Result<Socket> {
 /// # Errors
 /// Where the address is in use or not ours.
 pub fn listen(address: SocketAddr, share: bool) -> io::Result<std::net::TcpListener> {
+    listener(address, share, false)
+}
+
+/// As [`listen`], with `SO_REUSEPORT`, and accepts what TPROXY diverts to it: connections to any address.
+///
+/// # Errors
+/// As [`listen`]; `PermissionDenied` without `CAP_NET_ADMIN`.
+pub fn listen_transparent(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    listener(address, true, true)
+}
+
+fn listener(address: SocketAddr, share: bool, is_transparent: bool) -> io::Result<std::net::TcpListener> {
     /// The kernel lowers it to `net.core.somaxconn`.
     const BACKLOG: i32 = 65535;
     let kind = Type::STREAM.nonblocking().cloexec();
@@ -156,6 +177,9 @@ pub fn listen(address: SocketAddr, share: bool) -> io::Result<std::net::TcpListe
     socket.set_reuse_address(true)?;
     if share {
         socket.set_reuse_port(true)?;
+    }
+    if is_transparent {
+        transparent(&socket)?;
     }
     tune_listener(&socket)?;
     socket.bind(&address.into())?;

@@ -1,9 +1,10 @@
 //! Capture: what an accepted connection is, and where it was going.
 
 use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Instant, SystemTime};
 
-use model::{Direction, Local, OrigDst, Remote};
+use model::{Direction, Local, OrigDst, Remote, ports};
 use netsys::sock;
 use tokio::net::TcpStream;
 
@@ -24,7 +25,7 @@ pub(crate) struct Origin {
     pub(crate) direction: Direction,
     pub(crate) source: Remote,
     pub(crate) original_dst: OrigDst,
-    /// Our own end.
+    /// Our own end: the listener's where its sockets have the original destination's address.
     pub(crate) local: Local,
     /// Whether nothing captured it: it came to a published port.
     pub(crate) is_published: bool,
@@ -35,9 +36,14 @@ pub(crate) struct Origin {
 /// Reads where the connection was going. One that was neither redirected nor came to a published port was
 /// going to the listener.
 pub(crate) fn capture(connection: u64, way: Way, client: TcpStream, source: Remote) -> io::Result<Captured> {
-    let local = Local::new(client.local_addr()?);
+    let address = client.local_addr()?;
+    let local = match way {
+        Way::Transparent => Local::new(SocketAddr::new(unspecified(address.ip()), ports::INBOUND)),
+        Way::Captured(_) | Way::Published(_) => Local::new(address),
+    };
     let original_dst = match way {
         Way::Published(to) => to,
+        Way::Transparent => OrigDst::new(address),
         // An error is no conntrack entry, or no conntrack at all: nobody translated the address.
         Way::Captured(_) => {
             sock::original_dst(&client, source.socket()).unwrap_or_else(|_| OrigDst::new(local.socket()))
@@ -55,4 +61,11 @@ pub(crate) fn capture(connection: u64, way: Way, client: TcpStream, source: Remo
         start_wall,
     };
     Ok(Captured { client, origin })
+}
+
+fn unspecified(family: IpAddr) -> IpAddr {
+    match family {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
 }

@@ -16,6 +16,9 @@ use crate::capture::Origin;
 use crate::connection::{Route, Towards};
 use crate::worker::Worker;
 
+/// Sources that are tried for one connection where the client's address is kept.
+const SOURCE_TRIES: u32 = 16;
+
 /// A connection to an endpoint.
 #[derive(Debug)]
 pub(crate) struct Dialed {
@@ -61,7 +64,7 @@ pub(crate) async fn dial(worker: &Rc<Worker>, origin: &Origin, route: &Route) ->
         let lease = target.map(Lease::new);
         let start = Instant::now();
         let timeout = route.connect_timeout();
-        let error = match connect(worker, origin.direction, endpoint, timeout).await {
+        let error = match connect(worker, origin, endpoint, timeout).await {
             Ok(stream) => {
                 let took = start.elapsed();
                 if let Some(lease) = &lease {
@@ -196,12 +199,26 @@ fn note_failure(worker: &Worker, route: &Route, lease: Option<&Lease>) {
 /// The kernel's, or `TimedOut`.
 pub(crate) async fn connect(
     worker: &Worker,
-    direction: Direction,
+    origin: &Origin,
     endpoint: SocketAddr,
     timeout: Duration,
 ) -> io::Result<TcpStream> {
-    let socket = worker.sockets.towards(direction, endpoint)?;
-    finish(socket, endpoint, timeout).await
+    let client = origin.source.ip();
+    let mut tries = 1;
+    loop {
+        let socket = worker.sockets.towards(origin.direction, endpoint, client)?;
+        match finish(socket, endpoint, timeout).await {
+            // The port that was taken has a connection to this endpoint; the next one may have none.
+            Err(error)
+                if error.kind() == io::ErrorKind::AddrNotAvailable
+                    && worker.sockets.keeps_source(origin.direction)
+                    && tries < SOURCE_TRIES =>
+            {
+                tries += 1;
+            }
+            result => return result,
+        }
+    }
 }
 
 async fn finish(socket: Socket, endpoint: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {

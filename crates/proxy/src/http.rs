@@ -26,8 +26,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use model::Settings;
 use model::event::Flags;
-use model::{Direction, Settings};
 use netsys::sock;
 use registry::Lease;
 use socket2::SockRef;
@@ -42,6 +42,7 @@ use crate::relay::{How, Relay};
 use crate::worker::Worker;
 
 use buffer::Buffer;
+use pool::Side;
 use request::Request;
 
 /// How long a client that was answered early may go on sending what it had begun.
@@ -342,7 +343,13 @@ impl Client {
         self.stays &= self.route.follow(&self.worker.snapshot(), &self.origin);
     }
 
-    fn direction(&self) -> Direction {
-        self.origin.direction
+    /// Whose upstream connections it may use.
+    fn side(&self) -> Side {
+        let direction = self.origin.direction;
+        let keeps_source = self.worker.sockets.keeps_source(direction);
+        Side {
+            direction,
+            source: keeps_source.then(|| self.origin.source.ip()),
+        }
     }
 }

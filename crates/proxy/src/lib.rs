@@ -21,6 +21,6 @@ mod report;
 mod sni;
 mod worker;
 
-pub use config::{Config, Kernel, Listeners, Published, Sockets};
+pub use config::{Config, Inbound, Kernel, Listeners, Published, Sockets, passthrough_source};
 pub use report::{Reports, Watcher};
 pub use worker::{Handle, StartError, start_proxy};

@@ -22,6 +22,8 @@ use crate::worker::{Handover, Worker};
 pub(crate) enum Way {
     /// The rules redirect it there; the kernel knows where it was going.
     Captured(Direction),
+    /// The rules divert it there as it is: its own end is where it was going. Inbound.
+    Transparent,
     /// It comes to a published port and is inbound to this address of the workload.
     Published(OrigDst),
 }
@@ -31,7 +33,7 @@ impl Way {
     pub(crate) fn direction(self) -> Direction {
         match self {
             Self::Captured(direction) => direction,
-            Self::Published(_) => Direction::Inbound,
+            Self::Transparent | Self::Published(_) => Direction::Inbound,
         }
     }
 }
@@ -45,15 +47,16 @@ pub(crate) struct Share {
 /// Deals the listeners out: each worker its own where there are enough, else workers share.
 pub(crate) fn share(listeners: Listeners, workers: usize) -> io::Result<Vec<Vec<Share>>> {
     let mut shares: Vec<Vec<Share>> = (0..workers).map(|_| Vec::new()).collect();
-    for (direction, listeners) in [
-        (Direction::Outbound, listeners.outbound),
-        (Direction::Inbound, listeners.inbound),
+    for (way, listeners) in [
+        (Way::Captured(Direction::Outbound), listeners.outbound),
+        (Way::Captured(Direction::Inbound), listeners.inbound),
+        (Way::Transparent, listeners.transparent),
     ] {
         let (v4, v6): (Vec<_>, Vec<_>) = listeners
             .into_iter()
             .partition(|listener| listener.local_addr().is_ok_and(|local| local.is_ipv4()));
         for family in [v4, v6] {
-            deal(Way::Captured(direction), family, &mut shares)?;
+            deal(way, family, &mut shares)?;
         }
     }
     for Published { listener, to } in listeners.published {

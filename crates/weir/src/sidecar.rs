@@ -113,7 +113,11 @@ pub(crate) fn start(parts: Parts) -> Result<Sidecar> {
 }
 
 fn named_listeners(listeners: &Listeners) -> Vec<ListenerDump> {
-    let all = [("outbound", &listeners.outbound), ("inbound", &listeners.inbound)];
+    let all = [
+        ("outbound", &listeners.outbound),
+        ("inbound", &listeners.inbound),
+        ("inbound", &listeners.transparent),
+    ];
     let captures = all
         .into_iter()
         .flat_map(|(name, of)| of.iter().map(move |one| (name, one, None)));

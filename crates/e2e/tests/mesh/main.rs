@@ -9,3 +9,4 @@ mod problems;
 mod reload;
 mod self_calls;
 mod tcp;
+mod transparent;

@@ -61,7 +61,7 @@ impl Exchange<'_> {
         let bulk = self.request.sent > LARGE_BODY;
         if is_reusable {
             let kept = Kept { stream, bulk };
-            worker.pool.give(self.client.direction(), lease.target(), kept);
+            worker.pool.give(self.client.side(), lease.target(), kept);
         }
         worker.spares.give(buffer);
         self.after_answer()

@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +15,8 @@ use tokio::net::TcpStream;
 
 /// Connections kept for one endpoint.
 const KEPT_MAX: usize = 256;
+/// Connections kept in all. Where each client has its own, few are used again.
+const KEPT_MAX_IN_ALL: usize = 2048;
 
 /// One worker's unused upstream connections.
 #[derive(Debug, Default)]
@@ -22,27 +24,47 @@ pub(crate) struct Pool {
     endpoints: RefCell<HashMap<Key, Endpoint, BuildHasherDefault<KeyHasher>>>,
     /// Sweeps so far, one a second: the pool's clock.
     seconds: Cell<u32>,
+    /// Connections kept.
+    kept: Cell<usize>,
+}
+
+/// For whom a connection may be used again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Side {
+    pub(super) direction: Direction,
+    /// The client whose address it has; none where it has the proxy's.
+    pub(super) source: Option<IpAddr>,
 }
 
 /// Whose connections, by the address of its state, which [`Endpoint`] keeps: another workload at the same
 /// address has another state.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Key(usize);
+struct Key(usize, Side);
 
 impl Key {
-    fn of(direction: Direction, state: &Arc<EndpointState>) -> Self {
-        // The lowest bit of an address is free.
-        Self(Arc::as_ptr(state).addr() | usize::from(direction == Direction::Inbound))
+    fn of(side: Side, target: &Target) -> Self {
+        Self(Arc::as_ptr(&target.state).addr(), side)
     }
 }
 
 impl Hash for Key {
     fn hash<H: Hasher>(&self, hasher: &mut H) {
         hasher.write_usize(self.0);
+        // Few endpoints are reached in both directions, and each client has an address of its own.
+        match self.1.source {
+            None => {}
+            Some(IpAddr::V4(source)) => hasher.write_u64(source.to_bits().into()),
+            Some(IpAddr::V6(source)) => {
+                let bits = source.to_bits();
+                hasher.write_u64((bits >> 64) as u64);
+                hasher.write_u64(bits as u64);
+            }
+        }
     }
 }
 
-/// Spreads addresses of memory, which nobody outside can choose. Asked twice for each request.
+/// Spreads the bits of addresses. What a client could choose of its own, to make keys collide, it must also
+/// be able to receive at. Asked twice for each request.
 #[derive(Default)]
 struct KeyHasher(u64);
 
@@ -52,12 +74,16 @@ impl Hasher for KeyHasher {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.write_usize(usize::from(*byte)));
+        bytes.iter().for_each(|byte| self.write_u64((*byte).into()));
     }
 
     fn write_usize(&mut self, number: usize) {
+        self.write_u64(number as u64);
+    }
+
+    fn write_u64(&mut self, number: u64) {
         // Fibonacci hashing; the table looks at the lowest and the highest bits.
-        self.0 = (self.0 ^ number as u64)
+        self.0 = (self.0 ^ number)
             .wrapping_mul(0x9e37_79b9_7f4a_7c15)
             .rotate_left(32);
     }
@@ -88,10 +114,11 @@ pub(super) struct Kept {
 
 impl Pool {
     /// The connection to `target` that was used last, if one is there and still silent.
-    pub(super) fn take(&self, direction: Direction, target: &Target) -> Option<Kept> {
+    pub(super) fn take(&self, side: Side, target: &Target) -> Option<Kept> {
         let mut endpoints = self.endpoints.borrow_mut();
-        let endpoint = endpoints.get_mut(&Key::of(direction, &target.state))?;
+        let endpoint = endpoints.get_mut(&Key::of(side, target))?;
         while let Some(Unused { kept, .. }) = endpoint.unused.pop() {
+            self.kept.set(self.kept.get() - 1);
             if is_silent(&kept.stream) {
                 return Some(kept);
             }
@@ -100,12 +127,15 @@ impl Pool {
     }
 
     /// Keeps a connection for the next request.
-    pub(super) fn give(&self, direction: Direction, target: &Target, kept: Kept) {
+    pub(super) fn give(&self, side: Side, target: &Target, kept: Kept) {
+        if self.kept.get() >= KEPT_MAX_IN_ALL {
+            return;
+        }
         let mut endpoints = self.endpoints.borrow_mut();
         let endpoint = endpoints
-            .entry(Key::of(direction, &target.state))
+            .entry(Key::of(side, target))
             .or_insert_with(|| Endpoint {
-                direction,
+                direction: side.direction,
                 address: target.address,
                 state: Arc::clone(&target.state),
                 unused: Vec::new(),
@@ -113,13 +143,15 @@ impl Pool {
         if endpoint.unused.len() < KEPT_MAX {
             let since = self.seconds.get();
             endpoint.unused.push(Unused { kept, since });
+            self.kept.set(self.kept.get() + 1);
         }
     }
 
     /// Closes all connections to an endpoint that one of them shows to be gone.
-    pub(super) fn forget(&self, direction: Direction, target: &Target) {
-        let key = Key::of(direction, &target.state);
-        self.endpoints.borrow_mut().remove(&key);
+    pub(super) fn forget(&self, side: Side, target: &Target) {
+        if let Some(gone) = self.endpoints.borrow_mut().remove(&Key::of(side, target)) {
+            self.kept.set(self.kept.get() - gone.unused.len());
+        }
     }
 
     /// Closes what the endpoint closed or spoke on, what was unused for long, and what leads to
@@ -128,6 +160,7 @@ impl Pool {
         let seconds = self.seconds.get() + 1;
         self.seconds.set(seconds);
         let longest = whole_seconds(snapshot.settings.pool_idle_timeout);
+        let mut kept = 0;
         self.endpoints.borrow_mut().retain(|_, endpoint| {
             if endpoint.state.is_ejected(now) || !endpoint.is_current(snapshot) {
                 return false;
@@ -135,8 +168,10 @@ impl Pool {
             endpoint
                 .unused
                 .retain(|unused| seconds - unused.since <= longest && is_silent(&unused.kept.stream));
+            kept += endpoint.unused.len();
             !endpoint.unused.is_empty()
         });
+        self.kept.set(kept);
     }
 
     /// Connections kept now.

@@ -141,7 +141,7 @@ impl Exchange<'_> {
         worker.spares.give(buffer);
         let target = Arc::clone(lease.target());
         if failure.is_of_the_way() {
-            worker.pool.forget(self.client.direction(), &target);
+            worker.pool.forget(self.client.side(), &target);
         }
         if matches!(
             failure,
@@ -155,11 +155,10 @@ impl Exchange<'_> {
     /// A connection to the endpoint: the one used last, or a new one.
     async fn connect(&mut self, Choice { target, anew }: Choice) -> Result<Upstream, Failed> {
         let endpoint = target.address;
-        let direction = self.client.direction();
         self.request.endpoint = Some(endpoint);
         self.request.connect = None;
         if !anew
-            && let Some(Kept { stream, bulk }) = self.client.worker.pool.take(direction, &target)
+            && let Some(Kept { stream, bulk }) = self.client.worker.pool.take(self.client.side(), &target)
             && self.may_use(&stream)
         {
             self.tell(|| Step::Connected { endpoint, took: None });
@@ -175,11 +174,11 @@ impl Exchange<'_> {
 
     async fn dial(&mut self, target: Arc<Target>) -> Result<Upstream, Failed> {
         let endpoint = target.address;
-        let direction = self.client.direction();
         let worker = Rc::clone(&self.client.worker);
         let lease = Lease::new(Arc::clone(&target));
         let start = Instant::now();
-        let connecting = dial::connect(&worker, direction, endpoint, self.client.policy().connect_timeout);
+        let origin = self.client.origin;
+        let connecting = dial::connect(&worker, &origin, endpoint, self.client.policy().connect_timeout);
         let failure = match self.unless_ended(connecting).await {
             Ok(Ok(stream)) => {
                 let took = Some(start.elapsed());
@@ -196,7 +195,7 @@ impl Exchange<'_> {
             }
             Ok(Err(error)) => {
                 self.client.note_failure(&target);
-                worker.pool.forget(direction, &target);
+                worker.pool.forget(self.client.side(), &target);
                 Failure::Connect(error.to_string().into())
             }
             Err(ended) => ended,

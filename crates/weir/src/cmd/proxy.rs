@@ -1,5 +1,6 @@
 //! `weir proxy`: the sidecar's data path in the current network namespace.
 
+use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use model::ObjectName;
-use proxy::{Kernel, Listeners};
+use proxy::{Inbound, Kernel, Listeners};
 use runtime::{lines, telemetry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -39,6 +40,21 @@ pub(crate) struct Args {
     #[arg(long, value_name = "MARK", value_parser = mark)]
     mark: Option<u32>,
 
+    /// How the rules bring connections to the application here, as `weir init -m` was told. With `tproxy`
+    /// the application sees its clients' own addresses; it needs `CAP_NET_ADMIN`
+    #[arg(
+        long,
+        value_name = "MODE",
+        default_value = "redirect",
+        ignore_case = true,
+        env = "ISTIO_META_INTERCEPTION_MODE"
+    )]
+    inbound_mode: Mode,
+
+    /// Mark of the connections to the application with `--inbound-mode tproxy`, as `weir init -t` was told
+    #[arg(long, value_name = "MARK", default_value = "1337", value_parser = mark, env = "INBOUND_TPROXY_MARK")]
+    inbound_tproxy_mark: u32,
+
     /// Where the access log goes: a file, or `-` for standard output. Its form is a setting (accessLog)
     #[arg(long, value_name = "FILE", default_value = "-")]
     access_log: PathBuf,
@@ -62,6 +78,12 @@ enum Form {
     Json,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Mode {
+    Redirect,
+    Tproxy,
+}
+
 /// Runs until it has drained.
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let form = match args.log_format {
@@ -78,8 +100,13 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         || "proxy".to_owned(),
         |own| format!("{}.{}", own.name, own.namespace),
     );
-    let listeners = Listeners::bind(workers)
-        .context("cannot listen on 15001 and 15006; is another proxy running in this network namespace?")?;
+    let inbound = match args.inbound_mode {
+        Mode::Redirect => Inbound::Redirected,
+        Mode::Tproxy => Inbound::Transparent {
+            mark: args.inbound_tproxy_mark,
+        },
+    };
+    let listeners = Listeners::bind(workers, inbound).map_err(|error| cannot_listen(error, inbound))?;
     let mut places = Places::bind()?;
     places.socket = Some(match args.admin_socket {
         Some(path) => path,
@@ -100,7 +127,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         source: discovery::start_manifests(args.manifests, own)?,
         workers,
         listeners,
-        sockets: Arc::new(Kernel { mark: args.mark }),
+        sockets: Arc::new(Kernel {
+            mark: args.mark,
+            inbound,
+        }),
         places,
         access_log: Some(access_log),
         watcher: None,
@@ -111,6 +141,17 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     runtime.block_on(drain_when_told(&mut sidecar, signals));
     sidecar.finish()?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn cannot_listen(error: io::Error, inbound: Inbound) -> anyhow::Error {
+    let what = match (error.kind(), inbound) {
+        (io::ErrorKind::PermissionDenied, Inbound::Transparent { .. }) => {
+            "cannot make a transparent listener on 15006: `--inbound-mode tproxy` needs CAP_NET_ADMIN; \
+             give the proxy that capability, or use `redirect` here and in `weir init`"
+        }
+        _ => "cannot listen on 15001 and 15006; is another proxy running in this network namespace?",
+    };
+    anyhow::Error::new(error).context(what)
 }
 
 /// What ends the proxy from outside.

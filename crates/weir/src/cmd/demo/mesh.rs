@@ -17,7 +17,7 @@ use model::ObjectName;
 use model::event::Event;
 use netsys::netlink::{Changes, LinkIndex};
 use netsys::netns::Netns;
-use proxy::{Kernel, Listeners};
+use proxy::{Inbound, Kernel, Listeners};
 use rules::evaluate::Origin;
 use rules::flags::Flags;
 use rules::{Facts, Family, Ruleset};
@@ -196,8 +196,11 @@ fn start_pod(name: &'static str, address: Ipv4Addr, netns: Netns, level: &Level)
         let sidecar = sidecar::start(Parts {
             source: discovery::start_manifests(MANIFESTS.into(), Some(ObjectName::new(NAMESPACE, name)))?,
             workers: 1,
-            listeners: Listeners::bind(1)?,
-            sockets: Arc::new(Kernel { mark: Some(MARK) }),
+            listeners: Listeners::bind(1, Inbound::Redirected)?,
+            sockets: Arc::new(Kernel {
+                mark: Some(MARK),
+                inbound: Inbound::Redirected,
+            }),
             places: Places::default(),
             access_log: None,
             watcher: Some(watcher),

@@ -5,10 +5,10 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use model::{Direction, ports};
+use model::Direction;
 use netsys::contain::Porter;
 use netsys::sock;
-use proxy::Sockets;
+use proxy::{Sockets, passthrough_source};
 use socket2::Socket;
 
 /// The mark of these sockets, by which the rules inside know them. The command may not set it.
@@ -22,17 +22,11 @@ pub(super) struct Both {
 }
 
 impl Sockets for Both {
-    fn towards(&self, direction: Direction, target: SocketAddr) -> io::Result<Socket> {
+    fn towards(&self, direction: Direction, target: SocketAddr, _: IpAddr) -> io::Result<Socket> {
         let ip = target.ip();
         match direction {
             // From the source that the rules let through to the application.
-            Direction::Inbound => {
-                let source: IpAddr = match ip {
-                    IpAddr::V4(_) => ports::PASSTHROUGH_V4.into(),
-                    IpAddr::V6(_) => ports::PASSTHROUGH_V6.into(),
-                };
-                self.porter.stream_to(ip, MARK, Some(source))
-            }
+            Direction::Inbound => self.porter.stream_to(ip, MARK, Some(passthrough_source(target))),
             // The command is an endpoint itself: the rules inside turn the call to the inbound listener.
             Direction::Outbound if self.own.contains(&ip) => self.porter.stream_to(ip, MARK, None),
             Direction::Outbound => sock::stream_to(target),
