@@ -342,6 +342,23 @@ fn it_enters_a_namespace_by_path() -> Result<()> {
 }
 
 #[test]
+fn it_enters_a_namespace_by_name() -> Result<()> {
+    let pod = pod()?;
+    let elsewhere = Pod::bare("elsewhere", "10.77.0.2".parse()?, "fd00:77::2".parse()?)?;
+    // Where `ip netns` keeps them, in a view of the file system of the test's own.
+    let script = format!(
+        "mount -t tmpfs weir /run && mkdir /run/netns && touch /run/netns/blue && mount --bind {} /run/netns/blue && \
+         exec {} init --sidecar --netns blue --backend iptables-nft",
+        pod.path(),
+        weir::binary()?.display()
+    );
+    elsewhere.run("unshare", ["-m", "sh", "-c", &script])?;
+    assert!(rules(&pod)?.contains("WEIR_OUTPUT"));
+    assert!(!rules(&elsewhere)?.contains("WEIR_OUTPUT"));
+    Ok(())
+}
+
+#[test]
 fn the_environment_of_istio_iptables_is_understood_and_the_command_line_wins() -> Result<()> {
     let pod = pod()?;
     let binary = weir::binary()?;
