@@ -41,13 +41,16 @@ fn it_proves_what_it_shows_and_leaves_nothing() -> Result<()> {
             "{who:?}: {told}{}",
             finished.errors()
         );
-        assert_eq!(told.matches('✓').count(), 6, "{told}");
+        assert_eq!(told.matches('✓').count(), 7, "{told}");
         assert!(!told.contains('✗') && !told.contains('\x1b'), "{told}");
         for hop in [
             "600 requests sent, 0 lost",
             "to port 15001",
             "to port 15006",
             "it was called from 127.0.0.6",
+            "endpoint  10.244.0.1",
+            ":8080, one of 3",
+            "all three hold for IPv6 too: [fd00:96::10]:80, the server's pod, ::6",
         ] {
             assert!(told.contains(hop), "{hop} is not in\n{told}");
         }

@@ -57,6 +57,20 @@ impl Route {
         self.towards.cluster()
     }
 
+    /// Endpoints that could have been chosen instead of this one were they all usable: those of its family.
+    pub(crate) fn of_family(&self, endpoint: SocketAddr) -> usize {
+        let Towards::Cluster(cluster) = &self.towards else {
+            return 1;
+        };
+        let of_family = |target: &&Target| target.address.is_ipv4() == endpoint.is_ipv4();
+        cluster
+            .targets
+            .iter()
+            .map(|target| &**target)
+            .filter(of_family)
+            .count()
+    }
+
     /// Host name of the service.
     pub(crate) fn service(&self) -> Option<Arc<str>> {
         self.cluster().map(|cluster| Arc::clone(&cluster.host))

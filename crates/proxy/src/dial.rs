@@ -176,12 +176,11 @@ fn choose(
             (pick.target.address, Some(pick.target), pick.usable)
         }
     };
-    let of = route.cluster().map_or(1, |cluster| cluster.targets.len());
     worker.reports.event(origin, || Step::Chosen {
         endpoint,
         attempt,
         usable,
-        of,
+        of: route.of_family(endpoint),
         network,
     });
     Some((endpoint, target))

@@ -102,7 +102,7 @@ impl Exchange<'_> {
             endpoint: target.address,
             attempt: self.request.tries + 1,
             usable,
-            of: client.route.cluster().map_or(1, |cluster| cluster.targets.len()),
+            of: client.route.of_family(target.address),
             network: Network::Only,
         });
         Some(Choice { target, anew: false })

@@ -5,16 +5,16 @@ mod app;
 mod client;
 mod load;
 mod mesh;
+mod show;
 
 use std::fmt::Write as _;
-use std::io::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow};
-use diagnose::journey::{Hop, Style, chain, elapsed};
+use diagnose::journey::{Hop, Style, chain};
 use model::Direction;
 use model::event::{Event, Step};
 use netsys::{contain, terminal};
@@ -22,6 +22,7 @@ use runtime::telemetry;
 
 use load::Account;
 use mesh::{Mesh, Pod};
+use show::{Proof, chapter, indent, join, say, table, the_mesh, verdict};
 
 /// How long the clients call.
 const LOAD: Duration = Duration::from_secs(3);
@@ -42,12 +43,6 @@ pub(crate) struct Args {
     /// Play the application of a server pod (the demo starts itself so)
     #[arg(long, hide = true, value_name = "POD")]
     serve: Option<String>,
-}
-
-/// Something that was shown, or was not.
-struct Proof {
-    holds: bool,
-    text: String,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
@@ -84,90 +79,46 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     Ok(ExitCode::from(u8::from(!proofs.iter().all(|proof| proof.holds))))
 }
 
-fn say(text: &str) -> Result<()> {
-    let mut out = std::io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .context("cannot write to standard output")
-}
-
-fn chapter(style: &Style, title: &str) -> String {
-    let rule = "─".repeat(style.columns().saturating_sub(title.chars().count() + 1));
-    format!("\n{} {}\n", style.title(title), style.quiet(&rule))
-}
-
-/// A text wrapped below an indentation.
-fn indent(style: &Style, text: &str, by: usize) -> String {
-    let lines = style.wrap(text, by);
-    lines.join(&format!("\n{:by$}", ""))
-}
-
-fn the_mesh(style: &Style, mesh: &Mesh, took: Duration) -> String {
-    let pods = |role: &str| {
-        let of = mesh.pods().iter().filter(|pod| pod.name.starts_with(role));
-        of.map(|pod| format!("{} {}", pod.name, pod.address))
-            .collect::<Vec<_>>()
-            .join(", ")
-    };
-    let rules = mesh.pods().first().map_or(0, |pod| pod.rules_count);
-    let rows = [
-        ("clients", pods("client")),
-        ("servers", pods("web")),
-        (
-            "service",
-            format!(
-                "{} at {}, port name http, to port {} of the servers",
-                mesh::HOST,
-                mesh::SERVICE,
-                mesh::APP_PORT
-            ),
-        ),
-        (
-            "capture",
-            format!(
-                "{rules} rules in each pod (IPv4 and IPv6), as weir init --sidecar --proxy-mark {} writes them",
-                mesh::MARK_TEXT
-            ),
-        ),
-        (
-            "sidecars",
-            format!(
-                "one in each pod: outbound {}, inbound {}",
-                model::ports::OUTBOUND,
-                model::ports::INBOUND
-            ),
-        ),
-        (
-            "registry",
-            String::from("a folder of Kubernetes manifests: Service, EndpointSlice, Pods"),
-        ),
-    ];
-    let mut text = chapter(style, &format!("1  The mesh, up in {}", elapsed(took)));
-    for (label, what) in rows {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "   {:<9} {}", label, indent(style, &what, 13));
-    }
-    text
-}
-
-/// Sends one request from the first client and shows every hop of it.
+/// One request in each family: of the first, every hop is shown.
 fn one_request(style: &Style, mesh: &mut Mesh) -> Result<Vec<Proof>> {
+    say(&chapter(style, "2  One request, hop by hop"))?;
+    let (text, mut proofs) = request(style, mesh, mesh::SERVICE)?;
+    say(&text)?;
+    if let [_, v6] = *mesh.services() {
+        let (_, also) = request(style, mesh, v6)?;
+        let failed: Vec<String> = also
+            .iter()
+            .filter(|proof| !proof.holds)
+            .map(|proof| proof.text.clone())
+            .collect();
+        proofs.push(Proof {
+            holds: failed.is_empty(),
+            text: match &failed[..] {
+                [] => format!(
+                    "all three hold for IPv6 too: {v6}, the server's pod, {}",
+                    model::ports::PASSTHROUGH_V6
+                ),
+                failed => format!("by IPv6: {}", failed.join("; ")),
+            },
+        });
+    }
+    Ok(proofs)
+}
+
+/// Sends one request from the first client to an address of the service: what happened, hop by hop, and
+/// what that proves.
+fn request(style: &Style, mesh: &mut Mesh, to: SocketAddr) -> Result<(String, Vec<Proof>)> {
     let from = mesh.pods().first().context("the mesh has pods")?;
-    let call = client::call(&from.netns, mesh::SERVICE, "/hello")?;
+    let call = client::call(&from.netns, to, "/hello")?;
     let (seen_at, app_saw, served_by) = (call.answer.served_at(), call.answer.peer(), call.answer.pod());
     let name = from.name;
-    let mut text = chapter(style, "2  One request, hop by hop");
+    let mut text = String::new();
     let _ = writeln!(
         text,
         "   {}\n",
         indent(style, &format!("{name}$ {}", call.what), 3)
     );
-    let mut hops = vec![Hop::new(
-        call.begun,
-        name,
-        "app",
-        format!("starts, to call {}", mesh::SERVICE),
-    )];
+    let mut hops = vec![Hop::new(call.begun, name, "app", format!("starts, to call {to}"))];
     let mut all: Vec<(&'static str, Event)> = vec![];
     for pod in mesh.pods_mut() {
         let name = pod.name;
@@ -192,7 +143,6 @@ fn one_request(style: &Style, mesh: &mut Mesh) -> Result<Vec<Proof>> {
         ),
     ));
     text.push_str(&chain(style, hops));
-    say(&text)?;
 
     let outbound = captured(&all, name, Direction::Outbound);
     let inbound = captured(&all, &served_by, Direction::Inbound);
@@ -200,10 +150,14 @@ fn one_request(style: &Style, mesh: &mut Mesh) -> Result<Vec<Proof>> {
         .pods()
         .iter()
         .find(|pod| pod.name == served_by)
-        .map(Pod::endpoint);
-    Ok(vec![
+        .and_then(|pod| pod.endpoint(to));
+    let proxy: IpAddr = match to {
+        SocketAddr::V4(_) => model::ports::PASSTHROUGH_V4.into(),
+        SocketAddr::V6(_) => model::ports::PASSTHROUGH_V6.into(),
+    };
+    let proofs = vec![
         Proof {
-            holds: outbound == Some(mesh::SERVICE),
+            holds: outbound == Some(to),
             text: format!(
                 "the client's connection was captured: its proxy read the destination {}",
                 or_none(outbound)
@@ -214,13 +168,14 @@ fn one_request(style: &Style, mesh: &mut Mesh) -> Result<Vec<Proof>> {
             text: format!("the server's was too: its proxy read {}", or_none(inbound)),
         },
         Proof {
-            holds: app_saw == model::ports::PASSTHROUGH_V4.to_string() && call.answer.status == 200,
+            holds: app_saw == proxy.to_string() && call.answer.status == 200,
             text: format!(
                 "the application answered {} and saw its own proxy ({app_saw})",
                 call.answer.status
             ),
         },
-    ])
+    ];
+    Ok((text, proofs))
 }
 
 /// The destination of the first connection that a proxy captured.
@@ -248,11 +203,17 @@ fn under_load(style: &Style, mesh: &mut Mesh) -> Result<Vec<Proof>> {
         2 * RATE
     );
     say(&chapter(style, &title))?;
-    let callers = mesh.clients()?.map(|pod| pod.netns.try_clone());
+    // Each client has a family of its own, where there are two.
+    let services = mesh.services();
+    let to = [services.first(), services.last()].map(|to| to.copied().unwrap_or(mesh::SERVICE));
+    let mut targets = to.into_iter();
+    let callers = mesh
+        .clients()?
+        .map(|pod| (pod.netns.try_clone(), targets.next().unwrap_or(mesh::SERVICE)));
     let (kill, accounts) = thread::scope(|scope| -> Result<_> {
         let start = Instant::now();
         let callers =
-            callers.map(|netns| scope.spawn(move || load::steady(&netns?, mesh::SERVICE, RATE, start, LOAD)));
+            callers.map(|(netns, to)| scope.spawn(move || load::steady(&netns?, to, RATE, start, LOAD)));
         thread::sleep(KILL_AFTER);
         let kill = start.elapsed();
         mesh.kill(VICTIM)?;
@@ -285,7 +246,10 @@ fn under_load(style: &Style, mesh: &mut Mesh) -> Result<Vec<Proof>> {
     Ok(vec![
         Proof {
             holds: before.iter().all(|&count| count > 0),
-            text: format!("requests were balanced over three endpoints: {}", join(&before)),
+            text: format!(
+                "requests were balanced over three endpoints: {}",
+                join(&before, ", ")
+            ),
         },
         Proof {
             holds: account.sent() > 0 && account.lost() == 0,
@@ -299,68 +263,4 @@ fn under_load(style: &Style, mesh: &mut Mesh) -> Result<Vec<Proof>> {
             ),
         },
     ])
-}
-
-fn join(numbers: &[u64]) -> String {
-    numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
-}
-
-fn table(style: &Style, mesh: &Mesh, account: &Account, kill: Duration) -> String {
-    let mut text = format!("   {:<22}{:>12}{:>12}\n", "", "before", "after");
-    let (before, after) = (Duration::ZERO..kill, kill..Duration::MAX);
-    for pod in mesh.servers() {
-        let note = if pod.name == VICTIM {
-            format!("   killed at {}", elapsed(kill))
-        } else {
-            String::new()
-        };
-        let [first, second] = [&before, &after].map(|time| account.served(pod.name, time.clone()));
-        let _ = writeln!(
-            text,
-            "   {:<22}{first:>12}{second:>12}{}",
-            format!("answered by {}", pod.name),
-            style.quiet(&note)
-        );
-    }
-    let [first, second] = [&before, &after].map(|time| account.lost_in(time.clone()));
-    let _ = writeln!(text, "   {:<22}{first:>12}{second:>12}", "lost");
-    for (label, share) in [
-        ("latency, median", 0.5),
-        ("latency, 99th of 100", 0.99),
-        ("latency, longest", 1.0),
-    ] {
-        let [first, second] = [&before, &after].map(|time| {
-            account
-                .latency(share, time.clone())
-                .map_or_else(String::new, elapsed)
-        });
-        let _ = writeln!(text, "   {label:<22}{first:>12}{second:>12}");
-    }
-    text
-}
-
-fn verdict(style: &Style, proofs: &[Proof], took: Duration) -> String {
-    let mut text = chapter(style, "4  Shown");
-    for proof in proofs {
-        let mark = if proof.holds {
-            style.good("✓")
-        } else {
-            style.bad("✗")
-        };
-        let _ = writeln!(text, "   {mark} {}", indent(style, &proof.text, 5));
-    }
-    let failed = proofs.iter().filter(|proof| !proof.holds).count();
-    let end = match failed {
-        0 => format!(
-            "All of it, in {}. The namespaces go with this process.",
-            elapsed(took)
-        ),
-        failed => format!("{failed} of {} could not be shown.", proofs.len()),
-    };
-    let _ = writeln!(text, "\n{}", indent(style, &end, 0));
-    if failed == 0 {
-        let next = "Next: weir run --manifests DIR --journey -- curl http://SERVICE.NAMESPACE/";
-        let _ = writeln!(text, "{}", style.quiet(&indent(style, next, 0)));
-    }
-    text
 }

@@ -30,7 +30,7 @@ pub(super) fn serve(name: &str) -> Result<ExitCode> {
 
 fn answer_all(name: &str, stream: &TcpStream) -> io::Result<()> {
     stream.set_nodelay(true)?;
-    let peer = stream.peer_addr()?.ip();
+    let peer = stream.peer_addr()?.ip().to_canonical();
     let mut lines = BufReader::new(stream).lines();
     loop {
         // One head: up to the empty line. None of our clients sends a body.

@@ -108,7 +108,11 @@ pub(super) struct Call {
 /// Makes one request in a namespace.
 pub(super) fn call(netns: &Netns, to: SocketAddr, path: &str) -> Result<Call> {
     let url = format!("http://{HOST}{path}");
-    let to_there = format!("{HOST}:{}:{}", to.port(), to.ip());
+    let ip = match to {
+        SocketAddr::V4(v4) => v4.ip().to_string(),
+        SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
+    };
+    let to_there = format!("{HOST}:{}:{ip}", to.port());
     let mut curl = Command::new("curl");
     curl.args(["-sSi", "--max-time", "10", "--resolve", &to_there, &url]);
     netns.start_in(&mut curl);

@@ -1,9 +1,9 @@
 //! The mesh of the demo: pods on a switch, each a network namespace with rules, a sidecar and, in the
 //! servers, an application process.
 
-use std::fmt::Write as _;
-use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4, TcpListener};
+mod manifests;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, TcpListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command};
@@ -27,9 +27,15 @@ use tokio::sync::mpsc;
 use crate::servers::Places;
 use crate::sidecar::{self, Parts, Sidecar};
 
-/// The service's name and address.
+/// The service's name and addresses.
 pub(super) const HOST: &str = "web.demo";
 pub(super) const SERVICE: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::new(10, 96, 0, 10), 80));
+pub(super) const SERVICE_V6: SocketAddr = SocketAddr::V6(SocketAddrV6::new(
+    Ipv6Addr::new(0xfd00, 0x96, 0, 0, 0, 0, 0, 0x10),
+    80,
+    0,
+    0,
+));
 /// Where the applications listen.
 pub(super) const APP_PORT: u16 = 8080;
 /// Kubernetes namespace of everything here.
@@ -59,7 +65,8 @@ const SERVERS: [(&str, Ipv4Addr); 3] = [
 /// One pod.
 pub(super) struct Pod {
     pub(super) name: &'static str,
-    pub(super) address: Ipv4Addr,
+    /// Of each family that the machine speaks, IPv4 first.
+    pub(super) addresses: Vec<IpAddr>,
     pub(super) netns: Netns,
     /// Rules that were installed, both families.
     pub(super) rules_count: usize,
@@ -75,24 +82,69 @@ pub(super) struct Mesh {
     _switch: Netns,
 }
 
+/// Whose addresses the pods get.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Stack {
+    V4,
+    Both,
+}
+
+impl Stack {
+    /// What the calling thread's namespace speaks.
+    fn here() -> Result<Self> {
+        Ok(if netsys::links::ipv6_is_on()? {
+            Self::Both
+        } else {
+            Self::V4
+        })
+    }
+
+    fn families(self) -> &'static [Family] {
+        match self {
+            Self::V4 => &[Family::V4],
+            Self::Both => &Family::ALL,
+        }
+    }
+
+    /// Of a pod by its IPv4 address: `10.244.0.11` and `fd00:244::11`.
+    fn addresses(self, v4: Ipv4Addr) -> Vec<IpAddr> {
+        let [.., last] = v4.octets();
+        let digits = u16::from_str_radix(&last.to_string(), 16).unwrap_or_default();
+        let v6 = Ipv6Addr::new(0xfd00, 0x244, 0, 0, 0, 0, 0, digits);
+        match self {
+            Self::V4 => vec![v4.into()],
+            Self::Both => vec![v4.into(), v6.into()],
+        }
+    }
+}
+
 impl Mesh {
     /// Builds it and waits until every sidecar accepts. The namespaces are the caller's to change.
     pub(super) fn start(level: &Level) -> Result<Self> {
-        write_manifests(Path::new(MANIFESTS)).context("cannot write the manifests")?;
         let switch = Netns::create().context("cannot make a network namespace")?;
+        let stack = switch.run(Stack::here)??;
+        manifests::write(Path::new(MANIFESTS), stack).context("cannot write the manifests")?;
         let names = CLIENTS.iter().chain(&SERVERS);
         let netnses: Vec<_> = names
-            .map(|&(name, address)| Ok((name, address, Netns::create()?)))
+            .map(|&(name, v4)| Ok((name, stack.addresses(v4), Netns::create()?)))
             .collect::<Result<_>>()
             .context("cannot make a network namespace")?;
         plug(&switch, &netnses)?;
         let pods = netnses
             .into_iter()
-            .map(|(name, address, netns)| start_pod(name, address, netns, level));
+            .map(|(name, addresses, netns)| start_pod(name, addresses, netns, (stack, level)));
         Ok(Self {
             pods: pods.collect::<Result<_>>()?,
             _switch: switch,
         })
+    }
+
+    /// The service's addresses, one a family that the machine speaks.
+    pub(super) fn services(&self) -> &'static [SocketAddr] {
+        match self.pods.first().map(|pod| pod.addresses.len()) {
+            Some(2) => &[SERVICE, SERVICE_V6],
+            _ => &[SERVICE],
+        }
     }
 
     pub(super) fn pods(&self) -> &[Pod] {
@@ -127,9 +179,11 @@ impl Mesh {
 }
 
 impl Pod {
-    /// Where its application is reached.
-    pub(super) fn endpoint(&self) -> SocketAddr {
-        (self.address, APP_PORT).into()
+    /// Where its application is reached in the family of an address.
+    pub(super) fn endpoint(&self, family: SocketAddr) -> Option<SocketAddr> {
+        let mut addresses = self.addresses.iter();
+        let address = addresses.find(|ip| ip.is_ipv4() == family.is_ipv4())?;
+        Some(SocketAddr::new(*address, APP_PORT))
     }
 
     fn stop(&mut self) -> Result<()> {
@@ -163,7 +217,7 @@ impl Pod {
 }
 
 /// Hangs every pod on a bridge in the switch.
-fn plug(switch: &Netns, pods: &[(&str, Ipv4Addr, Netns)]) -> Result<()> {
+fn plug(switch: &Netns, pods: &[(&str, Vec<IpAddr>, Netns)]) -> Result<()> {
     const BRIDGE: LinkIndex = LinkIndex(2);
     const FIRST_PORT: u32 = 10;
     const ETH0: LinkIndex = LinkIndex(2);
@@ -176,21 +230,28 @@ fn plug(switch: &Netns, pods: &[(&str, Ipv4Addr, Netns)]) -> Result<()> {
             .join(port, BRIDGE);
     }
     switch.run(|| changes.commit())??;
-    for (_, address, netns) in pods {
-        let address = IpAddr::V4(*address);
+    for (_, addresses, netns) in pods {
         let mut changes = Changes::new();
-        changes
-            .up(ETH0)
-            .address(ETH0, address)
-            .route("0.0.0.0/0".parse()?, ETH0, address);
+        changes.up(ETH0);
+        for &address in addresses {
+            let everywhere = if address.is_ipv4() { "0.0.0.0/0" } else { "::/0" };
+            changes
+                .address(ETH0, address)
+                .route(everywhere.parse()?, ETH0, address);
+        }
         netns.run(|| changes.commit())??;
     }
     Ok(())
 }
 
-fn start_pod(name: &'static str, address: Ipv4Addr, netns: Netns, level: &Level) -> Result<Pod> {
+fn start_pod(
+    name: &'static str,
+    addresses: Vec<IpAddr>,
+    netns: Netns,
+    (stack, level): (Stack, &Level),
+) -> Result<Pod> {
     let started = netns.run(|| -> Result<_> {
-        let rulesets = capture()?;
+        let rulesets = capture(stack)?;
         let (watcher, events) = mpsc::channel(EVENTS_MAX);
         // Its threads stay where this one is: in the pod's namespace.
         let sidecar = sidecar::start(Parts {
@@ -209,7 +270,11 @@ fn start_pod(name: &'static str, address: Ipv4Addr, netns: Netns, level: &Level)
         })?;
         let is_server = SERVERS.iter().any(|(server, _)| *server == name);
         let listener = is_server
-            .then(|| TcpListener::bind((Ipv4Addr::UNSPECIFIED, APP_PORT)))
+            .then(|| match stack {
+                Stack::V4 => TcpListener::bind((Ipv4Addr::UNSPECIFIED, APP_PORT)),
+                // Takes IPv4 too.
+                Stack::Both => TcpListener::bind((Ipv6Addr::UNSPECIFIED, APP_PORT)),
+            })
             .transpose()?;
         Ok((rulesets, events, sidecar, listener))
     });
@@ -229,7 +294,7 @@ fn start_pod(name: &'static str, address: Ipv4Addr, netns: Netns, level: &Level)
     };
     Ok(Pod {
         name,
-        address,
+        addresses,
         netns,
         rules_count: rulesets.iter().map(count).sum(),
         rule_of: journey::from_dump(rulesets, made_by),
@@ -240,7 +305,7 @@ fn start_pod(name: &'static str, address: Ipv4Addr, netns: Netns, level: &Level)
 }
 
 /// `weir init --sidecar --proxy-mark 1337`, and what the kernel then holds.
-fn capture() -> Result<Vec<Ruleset>> {
+fn capture(stack: Stack) -> Result<Vec<Ruleset>> {
     let flags = Flags {
         sidecar: true,
         proxy_mark: Some(MARK_TEXT.to_owned()),
@@ -255,11 +320,7 @@ fn capture() -> Result<Vec<Ruleset>> {
                 .join("; ")
         )
     };
-    let families: &[Family] = if netsys::links::ipv6_is_on()? {
-        &Family::ALL
-    } else {
-        &[Family::V4]
-    };
+    let families = stack.families();
     let plan = rules::plan(&flags.intent().map_err(told)?, &Facts::fresh(families)).map_err(told)?;
     if plan.passthrough_v6 {
         netsys::links::add_passthrough_v6()?;
@@ -289,36 +350,4 @@ fn start_app(name: &str, netns: &Netns, listener: TcpListener) -> Result<Child> 
     command
         .spawn()
         .with_context(|| format!("cannot start the application of {name}"))
-}
-
-/// A Service, its `EndpointSlice` and the Pods, as `kubectl get -o yaml` would print them.
-fn write_manifests(directory: &Path) -> Result<()> {
-    fs::create_dir(directory)?;
-    let mut text = format!(
-        "apiVersion: v1\nkind: Service\nmetadata: {{name: web, namespace: {NAMESPACE}}}\nspec:\n  clusterIP: {}\n  \
-         selector: {{app: web}}\n  ports:\n  - {{name: http, port: {}, targetPort: {APP_PORT}}}\n---\n\
-         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\nmetadata:\n  name: web-1\n  \
-         namespace: {NAMESPACE}\n  labels: {{kubernetes.io/service-name: web}}\nports:\n\
-         - {{name: http, port: {APP_PORT}, protocol: TCP}}\nendpoints:\n",
-        SERVICE.ip(),
-        SERVICE.port(),
-    );
-    // Writing to a string cannot fail.
-    for (name, address) in SERVERS {
-        let _ = writeln!(
-            text,
-            "- {{addresses: [{address}], conditions: {{ready: true}}, targetRef: {{kind: Pod, name: {name}, namespace: {NAMESPACE}}}}}"
-        );
-    }
-    for (app, pods) in [("client", &CLIENTS[..]), ("web", &SERVERS[..])] {
-        for (name, address) in pods {
-            let _ = write!(
-                text,
-                "---\napiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {NAMESPACE}, labels: {{app: {app}}}}}\n\
-                 spec: {{containers: []}}\nstatus:\n  podIP: {address}\n  podIPs: [{{ip: {address}}}]\n  \
-                 conditions: [{{type: Ready, status: 'True'}}]\n"
-            );
-        }
-    }
-    Ok(fs::write(directory.join("mesh.yaml"), text)?)
 }
