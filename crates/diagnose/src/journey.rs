@@ -136,6 +136,13 @@ impl Journey {
         for id in self.waiting() {
             self.print(id, &mut text);
         }
+        if self.told == 0 {
+            let none = "No connection came to the proxy: what stays inside, at localhost or an own address, does not.";
+            for line in self.style.wrap(none, 0) {
+                text.push_str(&self.style.quiet(line));
+                text.push('\n');
+            }
+        }
         text
     }
 

@@ -39,7 +39,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return mistaken(&error),
+    };
     match run(arguments.command) {
         Ok(code) => code,
         Err(error) => {
@@ -47,6 +50,20 @@ fn main() -> ExitCode {
             eprintln!("weir: {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// Help, the version, or what is wrong with the arguments.
+fn mistaken(error: &clap::Error) -> ExitCode {
+    // Nobody is left to hear of a failure to print.
+    let _ = error.print();
+    let is_run = std::env::args_os().nth(1).is_some_and(|word| word == "run");
+    match u8::try_from(error.exit_code()) {
+        Ok(0) => ExitCode::SUCCESS,
+        // Any other could be taken for the command's.
+        _ if is_run => ExitCode::from(cmd::run::FAILED),
+        Ok(code) => ExitCode::from(code),
+        Err(_) => ExitCode::FAILURE,
     }
 }
 

@@ -193,3 +193,38 @@ fn it_fits_the_terminal_and_is_coloured_there_unless_told_not_to() -> Result<()>
     assert!(!told.contains('\x1b'), "{told}");
     Ok(())
 }
+
+#[test]
+fn a_try_that_failed_is_told_before_the_next_one() -> Result<()> {
+    let laptop = Laptop::create()?;
+    let text = format!(
+        "apiVersion: v1\nkind: Service\nmetadata: {{name: half, namespace: mesh}}\n\
+         spec: {{clusterIP: 10.96.0.3, ports: [{{name: http, port: 80}}]}}\n---\n\
+         apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\naddressType: IPv4\n\
+         metadata: {{name: half-1, namespace: mesh, labels: {{kubernetes.io/service-name: half}}}}\n\
+         ports: [{{name: http, port: 8080, protocol: TCP}}]\n\
+         endpoints: [{{addresses: [10.77.0.2]}}, {{addresses: [{}]}}]\n",
+        laptop.pod.v4
+    );
+    laptop.mesh.manifests.write("half.yaml", &text)?;
+    let script = "curl -sf http://half.mesh/ && curl -sf http://half.mesh/";
+    let finished = laptop.run_with(RunAs::Application, &["--journey"], &["sh", "-c", script])?;
+    assert_eq!(finished.text(), "web-1web-1", "{finished:?}");
+    let told = finished.errors();
+    let failed = told.find("failed ").context("a failed try")?;
+    let next = told.find(", try 2").context("a second try")?;
+    let done = told.find("200 at try 2").context("its success")?;
+    assert!(failed < next && next < done, "{told}");
+    Ok(())
+}
+
+#[test]
+fn that_nothing_was_captured_is_told_too() -> Result<()> {
+    let laptop = Laptop::create()?;
+    let finished = laptop.run_with(RunAs::Application, &["--journey"], &["true"])?;
+    assert!(
+        finished.errors().starts_with("No connection came to the proxy"),
+        "{finished:?}"
+    );
+    Ok(())
+}

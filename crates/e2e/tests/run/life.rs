@@ -25,6 +25,9 @@ fn the_exit_code_is_the_commands() -> Result<()> {
         assert_eq!(code(&["sh", "-c", "kill -SEGV $$"])?.signal(), Some(11));
         assert_eq!(code(&["sh", "-c", "kill -TERM $$"])?.signal(), Some(15));
     }
+    // The exit code is never weir's own by mistake.
+    let mistaken = laptop.run_with(RunAs::Application, &["--no-such-option"], &["true"])?;
+    assert_eq!(mistaken.status.code(), Some(125), "{mistaken:?}");
     let missing = laptop.run(RunAs::Application, &["no-such-program"])?;
     assert_eq!(missing.errors(), "weir run: no-such-program: command not found\n");
     Ok(())

@@ -44,8 +44,10 @@ struct Failed {
 /// The endpoint of one try.
 struct Choice {
     target: Arc<Target>,
-    /// Whether only a new connection will do.
+    /// Whether only a new connection will do: the endpoint was chosen before, and has not failed.
     anew: bool,
+    /// Endpoints that could have been chosen.
+    usable: usize,
 }
 
 /// A connection for one try.
@@ -65,7 +67,11 @@ impl Exchange<'_> {
         let dialed = self.client.early.take().and_then(|early| early.dialed);
         let mut way = match dialed.and_then(|dialed| self.adopt(dialed)) {
             Some(upstream) => Way::There(upstream),
-            None => Way::To(self.choose(&[]).ok_or(Failure::NoEndpoint)?),
+            None => {
+                let choice = self.choose(&[]).ok_or(Failure::NoEndpoint)?;
+                self.tell_choice(&choice);
+                Way::To(choice)
+            }
         };
         loop {
             self.request.tries += 1;
@@ -98,14 +104,22 @@ impl Exchange<'_> {
                 (pick.target, pick.usable)
             }
         };
-        client.worker.reports.event(&client.origin, || Step::Chosen {
-            endpoint: target.address,
-            attempt: self.request.tries + 1,
+        Some(Choice {
+            target,
+            anew: false,
             usable,
-            of: client.route.of_family(target.address),
+        })
+    }
+
+    fn tell_choice(&self, choice: &Choice) {
+        let endpoint = choice.target.address;
+        self.tell(|| Step::Chosen {
+            endpoint,
+            attempt: self.request.tries + 1,
+            usable: choice.usable,
+            of: self.client.route.of_family(endpoint),
             network: Network::Only,
         });
-        Some(Choice { target, anew: false })
     }
 
     /// One try: an endpoint or a connection that is there already, and what it says.
@@ -153,7 +167,7 @@ impl Exchange<'_> {
     }
 
     /// A connection to the endpoint: the one used last, or a new one.
-    async fn connect(&mut self, Choice { target, anew }: Choice) -> Result<Upstream, Failed> {
+    async fn connect(&mut self, Choice { target, anew, .. }: Choice) -> Result<Upstream, Failed> {
         let endpoint = target.address;
         self.request.endpoint = Some(endpoint);
         self.request.connect = None;
@@ -242,7 +256,10 @@ impl Exchange<'_> {
             why: failed.failure.to_string().into(),
             retry: choice.is_some(),
         });
-        if choice.is_some() {
+        if let Some(choice) = &choice {
+            if !choice.anew {
+                self.tell_choice(choice);
+            }
             self.upload.rewind();
             self.uploading = Uploading::Going;
         }
@@ -257,6 +274,7 @@ impl Exchange<'_> {
             return Some(Choice {
                 target: Arc::clone(target),
                 anew: true,
+                usable: 1,
             });
         }
         // What named its endpoint goes nowhere else.

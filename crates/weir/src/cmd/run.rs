@@ -42,7 +42,7 @@ const LAST_BYTES: Duration = Duration::from_secs(5);
 /// Steps of connections that may wait to be printed; beyond it some are left out.
 const EVENTS_MAX: usize = 10_000;
 /// Exit code where weir itself failed, as `env` and `timeout` have it; 126 and 127 are the command's.
-const FAILED: u8 = 125;
+pub(crate) const FAILED: u8 = 125;
 
 /// Sockets by which the C library resolves names past DNS. Masked, so that names of the mesh resolve.
 const NAME_SERVICES: [&str; 3] = [
@@ -67,6 +67,11 @@ const NAME_SERVICES: [&str; 3] = [
 /// What cannot be carried fails at once: UDP other than DNS, and ICMP (ping). The exit code is the command's; 125 means that weir failed, 126 that the command cannot be
 /// executed, 127 that it is missing.
 #[derive(clap::Args)]
+#[command(after_long_help = "EXAMPLES:\n  \
+    weir run --manifests mesh/ --journey -- curl http://web.shop/       one request, and where it went\n  \
+    weir run --manifests mesh/ -- bash                                  a shell in the mesh\n  \
+    weir run --manifests mesh/ --as shop/web-0 -p 8080 -- ./server      a pod of it, reached at localhost:8080\n  \
+    weir pc endpoints                                                   what its proxy knows, from another terminal")]
 pub(crate) struct Args {
     /// Folder of Kubernetes manifests (*.yaml, *.json), watched while the command runs
     #[arg(long, value_name = "DIR")]
@@ -86,7 +91,7 @@ pub(crate) struct Args {
     #[arg(long)]
     journey: bool,
     /// The command and its arguments
-    #[arg(last = true, required = true, value_name = "COMMAND")]
+    #[arg(trailing_var_arg = true, required = true, value_name = "COMMAND")]
     command: Vec<OsString>,
 }
 
@@ -136,6 +141,9 @@ fn compose(args: Args) -> Result<Ended> {
         && snapshots.borrow().own.is_none()
     {
         bail!("--as {own}: no manifest describes this pod; add it, or name one that is there");
+    }
+    if snapshots.borrow().services.is_empty() {
+        tracing::warn!("no manifest describes a service: every connection passes through to where it goes");
     }
     let network = network::of(&snapshots.borrow())?;
     let mut contained = started.furnish(&network)?;
