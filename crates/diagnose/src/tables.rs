@@ -21,7 +21,7 @@ pub use endpoints::{EndpointFilter, EndpointRow, Status, endpoints};
 pub use listeners::{ListenerFilter, ListenerKind, ListenerRow, listeners};
 pub use problems::{problems, problems_hint, problems_left_out};
 pub use routes::{RouteFilter, RouteRow, routes};
-pub use services::{services, workloads};
+pub use services::{ServiceRow, services, workloads};
 pub use settings::{SettingRow, settings};
 
 /// A row of a table.

@@ -115,6 +115,11 @@ fn the_only_proxy_is_found_and_one_of_several_is_named() {
         !ok && err.contains("--proxy nobody is no process id, no socket file and no HOST:PORT"),
         "{err}"
     );
+    let (ok, _, err) = runtime.pc(&["w", "--proxy", "8"]);
+    assert!(
+        !ok && err.contains("no proxy of this user has the process id 8; see them with `ls "),
+        "{err}"
+    );
     let (ok, _, err) = runtime.pc(&["w", "--proxy", "7"]);
     assert!(!ok && err.contains("cannot ask the proxy 7"), "{err}");
 }

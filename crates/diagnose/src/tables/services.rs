@@ -1,25 +1,44 @@
 //! `weir pc services` and `weir pc workloads`: what the registry holds, whoever uses it.
 
-use model::{ServiceKind, Workload};
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use model::{Direction, ObjectName, ServiceKind, Workload};
 use registry::Dump;
 use registry::dump::ServiceDump;
+use serde::Serialize;
 
 use super::Row;
 
-impl Row for ServiceDump {
-    const COLUMNS: &'static [&'static str] = &["NAMESPACE", "SERVICE NAME", "SERVICE VIP", "PORTS"];
+/// One service.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct ServiceRow {
+    /// The service.
+    #[serde(flatten)]
+    pub service: ServiceDump,
+    /// Addresses of its endpoints.
+    pub endpoints: usize,
+    /// Those of them that take new traffic on some port.
+    pub usable_endpoints: usize,
+}
+
+impl Row for ServiceRow {
+    const COLUMNS: &'static [&'static str] =
+        &["NAMESPACE", "SERVICE NAME", "SERVICE VIP", "PORTS", "ENDPOINTS"];
 
     fn cells(&self) -> Vec<String> {
-        let address = match &self.kind {
+        let service = &self.service;
+        let address = match &service.kind {
             ServiceKind::ClusterIp(addresses) => joined(addresses),
             ServiceKind::Headless => "None".to_owned(),
             ServiceKind::ExternalName(name) => format!("-> {name}"),
         };
         vec![
-            self.name.namespace.to_string(),
-            self.name.name.to_string(),
+            service.name.namespace.to_string(),
+            service.name.name.to_string(),
             address,
-            joined(&self.ports),
+            joined(&service.ports),
+            format!("{}/{}", self.usable_endpoints, self.endpoints),
         ]
     }
 }
@@ -53,9 +72,27 @@ impl Row for Workload {
 
 /// The rows of a namespace, or all, by name.
 #[must_use]
-pub fn services(dump: &Dump, namespace: Option<&str>) -> Vec<ServiceDump> {
+pub fn services(dump: &Dump, namespace: Option<&str>) -> Vec<ServiceRow> {
     let of_it = |service: &&ServiceDump| namespace.is_none_or(|wanted| *service.name.namespace == *wanted);
-    dump.services.iter().filter(of_it).cloned().collect()
+    let mut endpoints: HashMap<&ObjectName, BTreeSet<(IpAddr, bool)>> = HashMap::new();
+    for cluster in dump
+        .clusters
+        .iter()
+        .filter(|cluster| cluster.direction == Direction::Outbound)
+    {
+        let addresses = cluster.endpoints.iter().map(|e| (e.address.ip(), e.usable));
+        endpoints.entry(&cluster.service).or_default().extend(addresses);
+    }
+    let row = |service: &ServiceDump| {
+        let of_it = endpoints.get(&service.name).into_iter().flatten();
+        let all: BTreeSet<IpAddr> = of_it.clone().map(|&(ip, _)| ip).collect();
+        ServiceRow {
+            service: service.clone(),
+            endpoints: all.len(),
+            usable_endpoints: of_it.filter(|&&(_, usable)| usable).count(),
+        }
+    };
+    dump.services.iter().filter(of_it).map(row).collect()
 }
 
 /// The rows of a namespace, or all, by name.

@@ -51,8 +51,8 @@ fn rows(now: &Value, default: &Value, of_service: bool) -> Vec<SettingRow> {
     plain
         .map(|(name, value)| SettingRow {
             setting: spelt(name, |word| word[..1].to_uppercase() + &word[1..]),
-            value: text(value),
-            default: text(&default[name.as_str()]),
+            value: text(name, value),
+            default: text(name, &default[name.as_str()]),
             annotation: of_service.then(|| format!("weir.dev/{}", name.replace('_', "-"))),
         })
         .collect()
@@ -65,7 +65,16 @@ fn spelt(name: &str, later: impl Fn(&str) -> String) -> String {
     words.fold(first, |name, word| name + &later(word))
 }
 
-fn text(value: &Value) -> String {
+/// As a MeshConfig spells it: sizes in the largest unit that divides them.
+fn text(name: &str, value: &Value) -> String {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "Gi"), (1 << 20, "Mi"), (1 << 10, "Ki")];
+    if let Some(bytes) = value
+        .as_u64()
+        .filter(|&bytes| bytes > 0 && name.ends_with("_bytes"))
+        && let Some((unit, suffix)) = UNITS.iter().find(|(unit, _)| bytes % unit == 0)
+    {
+        return format!("{}{suffix}", bytes / unit);
+    }
     match value {
         Value::Null => "none".to_owned(),
         Value::String(text) => text.clone(),

@@ -293,6 +293,7 @@ fn settings_with_their_defaults() {
     assert_eq!(row("outboundPolicy").value, "registry-only");
     assert_eq!(row("outboundPolicy").default, "allow-any");
     assert_eq!(row("connectTimeout").value, "5s");
+    assert_eq!(row("retryBodyBytes").value, "64Ki");
     assert_eq!(row("timeout").default, "none");
     assert_eq!(row("timeout").annotation.as_deref(), Some("weir.dev/timeout"));
     assert_eq!(row("accessLog").annotation, None);
@@ -349,9 +350,9 @@ fn what_the_registry_holds() {
     assert_eq!(
         table(&services(&dump, None)),
         "\
-NAMESPACE   SERVICE NAME   SERVICE VIP          PORTS
-data        redis          None                 6379
-sidecar     nginx          10.96.3.4,fd00::34   80,3306
+NAMESPACE   SERVICE NAME   SERVICE VIP          PORTS     ENDPOINTS
+data        redis          None                 6379      1/1
+sidecar     nginx          10.96.3.4,fd00::34   80,3306   2/2
 "
     );
     assert_eq!(

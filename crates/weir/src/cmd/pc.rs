@@ -59,6 +59,7 @@ pub(crate) struct Args {
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Form {
     /// A table, cut to the terminal's width.
+    #[value(alias = "short")]
     Table,
     /// A table with all columns, never cut.
     Wide,
@@ -155,7 +156,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         None => find::dump(args.proxy.as_deref())?,
     };
     if matches!(args.what, What::Dump) {
-        return print(&text);
+        return print(&(text.trim_end().to_owned() + "\n"));
     }
     let dump: Dump = serde_json::from_str(&text).context(
         "this is not a dump of a proxy of this version; save one with `weir pc dump` of the proxy's own version",

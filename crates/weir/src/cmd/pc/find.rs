@@ -27,7 +27,14 @@ pub(super) fn dump(named: Option<&str>) -> Result<String> {
 /// A process id, a socket file, or an address.
 fn admin_of(named: &str) -> Result<Admin> {
     if named.parse::<u32>().is_ok() {
-        return Ok(Admin::Socket(socket::directory()?.join(format!("{named}.sock"))));
+        let file = socket::directory()?.join(format!("{named}.sock"));
+        if !file.exists() {
+            bail!(
+                "no proxy of this user has the process id {named}; see them with `ls {}`",
+                shown()
+            );
+        }
+        return Ok(Admin::Socket(file));
     }
     if Path::new(named).exists() || named.contains('/') {
         return Ok(Admin::Socket(named.into()));

@@ -17,7 +17,7 @@ pub(super) fn show(dump: &Dump, what: What, form: Form) -> Result<ExitCode> {
         What::Problems { .. } => tables::problems_left_out(dump),
         _ => tables::problems_hint(dump),
     };
-    let nothing = nothing(&what);
+    let nothing = nothing(dump, &what);
     let (text, is_empty) = rows(dump, what, form)?;
     let code = print(&text)?;
     if is_for_people && is_empty {
@@ -87,8 +87,11 @@ fn text<R: Row>(rows: &[R], form: Form) -> Result<(String, bool)> {
 }
 
 /// What is said where there are no rows.
-fn nothing(what: &What) -> &'static str {
-    match what {
+fn nothing(dump: &Dump, what: &What) -> String {
+    if let Some(others) = other_names(dump, what) {
+        return others;
+    }
+    let said = match what {
         What::Endpoints {
             address: None,
             port: None,
@@ -106,5 +109,42 @@ fn nothing(what: &What) -> &'static str {
         }
         What::Problems { severity: None } => "nothing is wrong with the manifests",
         _ => "nothing matches; without the filters everything is shown",
+    };
+    said.to_owned()
+}
+
+/// Where a name was given that nothing has: some that there are, those that contain it before all others.
+fn other_names(dump: &Dump, what: &What) -> Option<String> {
+    const SHOWN: usize = 5;
+    let (kind, wanted, mut names): (_, _, Vec<String>) = match what {
+        What::Routes { name: Some(name) } => {
+            let rows = tables::routes(dump, &tables::RouteFilter::default());
+            ("route", name, rows.into_iter().map(|row| row.name).collect())
+        }
+        What::Endpoints {
+            cluster: Some(name), ..
+        } => {
+            let clusters = dump.clusters.iter();
+            (
+                "cluster",
+                name,
+                clusters.map(|cluster| cluster.name.to_string()).collect(),
+            )
+        }
+        _ => return None,
+    };
+    if names.contains(wanted) {
+        return None;
     }
+    names.dedup();
+    names.sort_by_key(|name| !name.contains(wanted.as_str()));
+    let more = if names.len() > SHOWN { ", ..." } else { "" };
+    names.truncate(SHOWN);
+    Some(match names.is_empty() {
+        true => format!("no {kind} is named `{wanted}`, and there is no other"),
+        false => format!(
+            "no {kind} is named `{wanted}`; there are {}{more}",
+            names.join(", ")
+        ),
+    })
 }
