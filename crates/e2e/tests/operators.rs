@@ -81,6 +81,13 @@ fn a_drain_by_admin_ends_the_proxy() -> Result<()> {
     Ok(())
 }
 
+fn gauge(text: &str, name: &str) -> Result<u64> {
+    let value = text
+        .lines()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    Ok(value.with_context(|| format!("no {name}"))?.parse()?)
+}
+
 #[test]
 fn metrics_and_health_answer_on_every_address() -> Result<()> {
     let mesh = Mesh::create()?;
@@ -115,6 +122,11 @@ fn metrics_and_health_answer_on_every_address() -> Result<()> {
         });
         ensure!(opened.is_some_and(|line| line.ends_with(" 2")), "{text}");
         ensure!(text.contains("weir_build_info{version=\""), "{text}");
+        // The redirected connection that was just made is one of them.
+        ensure!(
+            gauge(&text, "weir_conntrack_entries")? > 0 && gauge(&text, "weir_conntrack_limit")? > 0,
+            "{text}"
+        );
     }
     Ok(())
 }

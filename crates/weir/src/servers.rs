@@ -1,6 +1,7 @@
 //! The servers for operators, on a control thread of their own: metrics (15020), health (15021), admin
 //! (15000 on loopback, and a socket file). Comes in: where they listen, and what they show and steer.
 
+mod conntrack;
 mod gauges;
 
 use std::fmt::Write;
@@ -25,6 +26,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::version;
+use conntrack::ConntrackGauges;
 use gauges::{ProblemGauges, SnapshotGauges};
 
 /// Where the servers listen. The sockets may belong to another network namespace.
@@ -124,8 +126,10 @@ pub(crate) fn start(places: Places, shown: Shown) -> Result<Servers> {
             };
             servers.spawn_local(serve(listener, routes, stop));
         }
+        let watch = tokio::task::spawn_local(conntrack::watch());
         let _ = ready.send(());
         servers.join_all().await;
+        watch.abort();
         Ok(())
     })?;
     if is_ready.recv().is_err() {
@@ -185,9 +189,11 @@ pub(crate) fn metrics_routes(
 ) -> Routes {
     let of_snapshot = Rc::new(SnapshotGauges::new(&metrics));
     let of_problems = Rc::new(ProblemGauges::new(&metrics));
+    let of_conntrack = Rc::new(ConntrackGauges::new(&metrics));
     let scrape = move || {
         of_snapshot.set(&snapshots.borrow());
         of_problems.set(&problems.borrow());
+        of_conntrack.set();
         Reply::new(metrics::CONTENT_TYPE, metrics.encode())
     };
     let same = scrape.clone();
