@@ -31,46 +31,70 @@ fn sidecar(excluded_ports: &str) -> Flags {
     }
 }
 
-#[test]
-fn no_connection_finds_a_gap_while_rules_are_replaced() -> Result<()> {
-    for backend in BACKENDS {
-        let net = Net::create()?;
-        let pod = net.pod("client")?;
-        pod.widen()?;
-        pod.within(|| install(&sidecar(""), backend))??;
-        let proxy = pod.within(|| TcpListener::bind("0.0.0.0:15001"))??;
+/// How often the rules are replaced while connections are made.
+const REPLACEMENTS: usize = 100;
+
+/// Replaces rules while connections are made in both families; each of these must come to the proxy.
+fn replaced_under_load(backends: &[Backend]) -> Result<()> {
+    let net = Net::create()?;
+    let pod = net.pod("client")?;
+    pod.widen()?;
+    pod.within(|| install(&sidecar(""), backends[0]))??;
+    // Nobody has these addresses: only a captured connection comes about.
+    let nobody = ["192.0.2.1:80", "[2001:db8::1]:80"];
+    for proxy in ["0.0.0.0:15001", "[::1]:15001"] {
+        let proxy = pod.within(|| TcpListener::bind(proxy))??;
         // Ends with the test's process.
         thread::spawn(move || proxy.incoming().for_each(drop));
+    }
 
-        let done = AtomicBool::new(false);
-        let connections = thread::scope(|scope| -> Result<u32> {
-            let client = scope.spawn(|| {
+    let done = AtomicBool::new(false);
+    let (pod, done) = (&pod, &done);
+    let connections = thread::scope(|scope| -> Result<u32> {
+        let clients = nobody.map(|to| {
+            scope.spawn(move || {
                 pod.within(|| -> Result<u32> {
                     let mut connections = 0;
                     while !done.load(Ordering::Relaxed) {
-                        // Nobody has this address: only a captured connection comes about.
-                        std::net::TcpStream::connect("192.0.2.1:80").with_context(|| {
-                            format!("{backend}: connection {connections} escaped or was refused")
+                        std::net::TcpStream::connect(to).with_context(|| {
+                            format!("{backends:?}: connection {connections} to {to} escaped or was refused")
                         })?;
                         connections += 1;
                     }
                     Ok(connections)
                 })?
-            });
-            let replaced = (0..60).try_for_each(|round| {
-                let ports = ["22", "22,23", ""][round % 3];
-                let changed = pod.within(|| install(&sidecar(ports), backend))??;
-                ensure!(changed, "round {round} replaced nothing");
-                Ok(())
-            });
-            done.store(true, Ordering::Relaxed);
-            let connections = client.join().map_err(|_| anyhow!("the client panicked"))?;
-            replaced.and(connections)
-        })?;
-        println!("{backend}: {connections} connections while 60 rule sets were replaced");
-        assert!(connections > 0);
+            })
+        });
+        let replaced = (0..REPLACEMENTS).try_for_each(|round| {
+            let ports = ["22", "22,23", ""][round % 3];
+            let backend = backends[(round + 1) % backends.len()];
+            let changed = pod.within(|| install(&sidecar(ports), backend))??;
+            ensure!(changed, "round {round} replaced nothing");
+            Ok(())
+        });
+        done.store(true, Ordering::Relaxed);
+        let mut connections = 0;
+        for client in clients {
+            connections += client.join().map_err(|_| anyhow!("a client panicked"))??;
+        }
+        replaced.map(|()| connections)
+    })?;
+    println!("{backends:?}: {connections} connections while {REPLACEMENTS} rule sets were replaced");
+    ensure!(connections > 0, "no connection was made");
+    Ok(())
+}
+
+#[test]
+fn no_connection_finds_a_gap_while_rules_are_replaced() -> Result<()> {
+    for backend in BACKENDS {
+        replaced_under_load(&[backend])?;
     }
     Ok(())
+}
+
+#[test]
+fn no_connection_finds_a_gap_while_rules_move_between_back_ends() -> Result<()> {
+    replaced_under_load(&BACKENDS)
 }
 
 fn some(of: &'static [&'static str]) -> impl Strategy<Value = Option<String>> {
