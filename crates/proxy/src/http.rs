@@ -185,8 +185,11 @@ impl Client {
         }
         let next = loop {
             let next = match self.read_head(&mut buffer).await {
-                Ok(head) => self.exchange(&mut buffer, head).await,
-                Err(no_head) => self.refuse(&mut buffer, no_head).await,
+                Ok(head) => match self.begin(&mut buffer, head) {
+                    Ok(mut exchange) => exchange.run().await,
+                    Err(refused) => Box::pin(self.refuse_body(refused)).await,
+                },
+                Err(no_head) => Box::pin(self.refuse(&mut buffer, no_head)).await,
             };
             if !matches!(next, Next::Idle) || buffer.is_empty() {
                 break next;

@@ -42,7 +42,7 @@ impl Exchange<'_> {
             None,
         ) {
             Ok(download) => download,
-            Err(malformed) => return self.fail(Failure::Malformed(malformed)).await,
+            Err(malformed) => return Box::pin(self.fail(Failure::Malformed(malformed))).await,
         };
         self.request.answered(self.client, head.status);
         self.client.life.expire_in(self.client.settings.http_idle_timeout);
@@ -54,7 +54,7 @@ impl Exchange<'_> {
         }
         let worker = Rc::clone(&self.client.worker);
         if head.tunnel {
-            return self.leave_http(&download, buffer, stream, lease).await;
+            return Box::pin(self.leave_http(&download, buffer, stream, lease)).await;
         }
         // Bytes behind the answer belong to no request: what else this connection says is not believed.
         let is_reusable = head.persists && self.uploading == Uploading::Done && download.ends_buffer(&buffer);

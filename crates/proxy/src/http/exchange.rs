@@ -45,7 +45,12 @@ pub(super) struct Exchange<'a> {
     still: (Duration, u64),
     /// The endpoint of this try has been slow: the kernel asks it again and again whether it is there.
     is_probed: bool,
+    /// Counts it against the retry budget for as long as it lasts.
+    _under_way: Option<UnderWay>,
 }
+
+/// A request that was not begun, and why.
+pub(super) type Refused = Box<(Request, Malformed)>;
 
 /// How the request's way to the endpoint goes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -65,8 +70,15 @@ pub(super) struct Answer {
 }
 
 impl Client {
-    /// Serves one request, whose head stands at the front of `buffer`.
-    pub(super) async fn exchange(&mut self, buffer: &mut Buffer, mut head: RequestHead) -> Next {
+    /// Begins with one request, whose head stands at the front of `buffer`.
+    ///
+    /// # Errors
+    /// Where what there is of its body is malformed.
+    pub(super) fn begin<'a>(
+        &'a mut self,
+        buffer: &'a mut Buffer,
+        mut head: RequestHead,
+    ) -> Result<Exchange<'a>, Refused> {
         self.requests += 1;
         self.stays = head.persists;
         self.follow();
@@ -78,13 +90,13 @@ impl Client {
         let total = policy.timeout;
         let upload = match Flow::new(buffer, &head.range, head.start_line, &head.edits, head.body, keep) {
             Ok(upload) => upload,
-            Err(malformed) => return self.refuse_body(request, malformed).await,
+            Err(malformed) => return Err(Box::new((request, malformed))),
         };
         let under_way = self.route.cluster().map(|cluster| {
             let percent = cluster.policy.retry_budget_percent;
             UnderWay::new(&cluster.state, percent)
         });
-        let mut exchange = Exchange {
+        Ok(Exchange {
             client: self,
             buffer,
             request,
@@ -95,18 +107,19 @@ impl Client {
             total: total.map(|time| Box::pin(tokio::time::sleep(time))),
             still: (Duration::ZERO, 0),
             is_probed: false,
-        };
-        let next = match exchange.ask().await {
-            Ok(answer) => exchange.deliver(answer).await,
-            Err(failure) => exchange.fail(failure).await,
-        };
-        let Exchange { client, request, .. } = exchange;
-        drop(under_way);
-        // A tunnel is reported when it ends.
-        if !matches!(next, Next::Tunnel(_)) {
-            request.report(client);
-        }
-        next
+            _under_way: under_way,
+        })
+    }
+
+    /// Answers a request whose body is malformed from its beginning.
+    pub(super) async fn refuse_body(&mut self, refused: Refused) -> Next {
+        let (mut request, malformed) = *refused;
+        self.stays = false;
+        request.flags.insert(Flags::DOWNSTREAM_PROTOCOL);
+        let why = format!("{malformed}; the request was not forwarded");
+        self.reply(&mut request, malformed.status(), &why).await;
+        request.report(self);
+        Next::Linger
     }
 
     /// What the service's policy is; the mesh's where there is none.
@@ -123,15 +136,6 @@ impl Client {
         }
     }
 
-    async fn refuse_body(&mut self, mut request: Request, malformed: Malformed) -> Next {
-        self.stays = false;
-        request.flags.insert(Flags::DOWNSTREAM_PROTOCOL);
-        let why = format!("{malformed}; the request was not forwarded");
-        self.reply(&mut request, malformed.status(), &why).await;
-        request.report(self);
-        Next::Linger
-    }
-
     /// Gives a request without one an id.
     fn make_request_id(&self, head: &mut RequestHead) -> Option<RequestId> {
         if head.request_id.is_some() || !self.settings.request_id {
@@ -144,6 +148,20 @@ impl Client {
 }
 
 impl Exchange<'_> {
+    /// Asks, delivers and reports.
+    pub(super) async fn run(&mut self) -> Next {
+        let next = match self.ask().await {
+            Ok(answer) => self.deliver(answer).await,
+            // Boxed, as all is that is rare: what a future may hold, every request pays for.
+            Err(failure) => Box::pin(self.fail(failure)).await,
+        };
+        // A tunnel is reported when it ends.
+        if !matches!(next, Next::Tunnel(_)) {
+            self.request.report(self.client);
+        }
+        next
+    }
+
     /// Ready when the whole exchange must end, whatever the endpoint does.
     pub(super) fn poll_ended(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
         while let Poll::Ready(signal) = self.client.life.poll_signal(cx) {
@@ -222,7 +240,7 @@ impl Exchange<'_> {
             if !head.is_interim() {
                 return Ok(head);
             }
-            self.pass_interim(answer, &head).await?;
+            Box::pin(self.pass_interim(answer, &head)).await?;
         }
     }
 

@@ -122,18 +122,18 @@ impl Request {
     }
 
     /// Counts it, and tells of it where that is wanted.
-    pub(super) fn report(self, client: &Client) {
+    pub(super) fn report(&mut self, client: &Client) {
         self.report_of(&client.worker, &client.origin, &client.route, &client.settings);
     }
 
     /// As [`Self::report`], where there is no client left.
-    pub(super) fn report_of(self, worker: &Worker, origin: &Origin, route: &Route, settings: &Settings) {
+    pub(super) fn report_of(&mut self, worker: &Worker, origin: &Origin, route: &Route, settings: &Settings) {
         let duration = self.start.elapsed();
         route
             .counters
             .request(self.status, self.received, self.sent, self.flags, duration);
         worker.reports.record(origin, settings.access_log, || {
-            let words = self.words.map_or_else(Words::none, |words| *words);
+            let words = self.words.take().map_or_else(Words::none, |words| *words);
             let now = SystemTime::now();
             AccessRecord {
                 start: now.checked_sub(duration).unwrap_or(now),

@@ -183,7 +183,8 @@ impl Exchange<'_> {
                 bulk,
             });
         }
-        self.dial(target).await
+        // Boxed, as it is rare.
+        Box::pin(self.dial(target)).await
     }
 
     async fn dial(&mut self, target: Arc<Target>) -> Result<Upstream, Failed> {

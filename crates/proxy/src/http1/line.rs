@@ -133,6 +133,10 @@ impl<'a> Iterator for Fields<'a> {
     }
 }
 
+/// A 1 in each byte, and the high bit of each.
+const ONES: u64 = u64::from_ne_bytes([1; 8]);
+const HIGH: u64 = ONES << 7;
+
 fn version(input: &[u8]) -> Result<(Version, &[u8]), Malformed> {
     match input {
         [b'H', b'T', b'T', b'P', b'/', b'1', b'.', b'1', rest @ ..] => Ok((Version::Http11, rest)),
@@ -197,12 +201,29 @@ pub(super) fn is_token(byte: u8) -> bool {
     IS_TOKEN[usize::from(byte)]
 }
 
-/// Where the token that `bytes` begins with ends.
+/// Where the token that `bytes` begins with ends. Names are letters and hyphens, eight at a time.
 fn token_end(bytes: &[u8]) -> usize {
-    bytes
-        .iter()
-        .position(|&byte| !is_token(byte))
-        .unwrap_or(bytes.len())
+    let mut at = 0;
+    while let Some(eight) = bytes[at..].first_chunk() {
+        let others = no_letters(u64::from_le_bytes(*eight));
+        at += others.trailing_zeros() as usize / 8;
+        if others != 0 {
+            break;
+        }
+    }
+    let is_other = |&byte: &u8| !is_token(byte);
+    at + bytes[at..].iter().position(is_other).unwrap_or(bytes.len() - at)
+}
+
+/// The high bit of each byte that is neither an ASCII letter nor a hyphen.
+fn no_letters(word: u64) -> u64 {
+    let ascii = word & !HIGH;
+    let small = ascii | (ONES * 0x20);
+    // Without its high bit a byte cannot carry into the next.
+    let from_a = small + ONES * (0x80 - b'a' as u64);
+    let past_z = small + ONES * (0x7f - b'z' as u64);
+    let hyphen = !((ascii ^ (ONES * b'-' as u64)) + ONES * 0x7f);
+    !(from_a & !past_z | hyphen) & HIGH | word & HIGH
 }
 
 /// Where the text that `bytes` begins with ends: visible characters, bytes beyond ASCII, spaces and tabs.
@@ -217,8 +238,6 @@ fn text_end(bytes: &[u8]) -> usize {
 
 /// Where the first byte is that is lower than `LOWEST` (at most 128), or DEL. Eight at a time.
 fn first_below<const LOWEST: u8>(bytes: &[u8]) -> usize {
-    const ONES: u64 = u64::from_ne_bytes([1; 8]);
-    const HIGH: u64 = ONES << 7;
     let mut at = 0;
     while let Some(eight) = bytes[at..].first_chunk() {
         let word = u64::from_le_bytes(*eight);
@@ -240,6 +259,19 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn letters_and_hyphens_are_told_from_all_else() {
+        for byte in 0..=u8::MAX {
+            let is_letter = byte.is_ascii_alphabetic() || byte == b'-';
+            for place in 0..8 {
+                let mut eight = *b"-aZzA-mM";
+                eight[place] = byte;
+                let others = if is_letter { 0 } else { 0x80 << (place * 8) };
+                assert_eq!(no_letters(u64::from_le_bytes(eight)), others, "{byte} at {place}");
+            }
+        }
+    }
+
     proptest! {
         #[test]
         fn eight_at_a_time_is_as_one_by_one(bytes in proptest::collection::vec(any::<u8>(), 0..40), tame in any::<bool>()) {
@@ -250,6 +282,7 @@ mod tests {
             prop_assert_eq!(first_below::<b' '>(&bytes), naive(b' '));
             prop_assert_eq!(first_below::<b'!'>(&bytes), naive(b'!'));
             let text = |&byte: &u8| byte != b'\t' && (byte < b' ' || byte == 0x7f);
+            prop_assert_eq!(token_end(&bytes), bytes.iter().position(|&byte| !is_token(byte)).unwrap_or(bytes.len()));
             prop_assert_eq!(text_end(&bytes), bytes.iter().position(text).unwrap_or(bytes.len()));
         }
     }
