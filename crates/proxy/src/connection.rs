@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use model::event::{AccessRecord, Flags, Step};
 use model::{ClusterName, Direction, Handling, KnownBy, Protocol};
@@ -74,6 +74,30 @@ impl Route {
     /// Host name of the service.
     pub(crate) fn service(&self) -> Option<Arc<str>> {
         self.cluster().map(|cluster| Arc::clone(&cluster.host))
+    }
+
+    /// What every record says of a connection that went this way; what came of it is to be filled in.
+    pub(crate) fn record(&self, origin: &Origin, start: SystemTime) -> AccessRecord {
+        AccessRecord {
+            start,
+            direction: origin.direction,
+            connection: origin.connection,
+            source: origin.source,
+            original_dst: origin.original_dst,
+            protocol: self.protocol,
+            known_by: self.known_by,
+            service: self.service(),
+            cluster: self.name.clone(),
+            endpoint: None,
+            http: None,
+            sni: None,
+            flags: Flags::default(),
+            duration: Duration::ZERO,
+            connect: None,
+            first_byte: None,
+            bytes_received: 0,
+            bytes_sent: 0,
+        }
     }
 
     /// Time allowed for a connection.
@@ -425,24 +449,14 @@ impl Outcome {
             .opaque(self.received, self.sent, self.flags, duration);
         let log = worker.snapshot().settings.access_log;
         worker.reports.record(origin, log, || AccessRecord {
-            start: origin.start_wall,
-            direction: origin.direction,
-            connection: origin.connection,
-            source: origin.source,
-            original_dst: origin.original_dst,
-            protocol: route.protocol,
-            known_by: route.known_by,
-            service: route.service(),
-            cluster: route.name.clone(),
             endpoint: self.endpoint,
-            http: None,
             sni: self.sni,
             flags: self.flags,
             duration,
             connect: self.connect,
-            first_byte: None,
             bytes_received: self.received,
             bytes_sent: self.sent,
+            ..route.record(origin, origin.start_wall)
         });
     }
 }

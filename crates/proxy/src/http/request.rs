@@ -135,16 +135,8 @@ impl Request {
         worker.reports.record(origin, settings.access_log, || {
             let words = self.words.take().map_or_else(Words::none, |words| *words);
             let now = SystemTime::now();
+            let start = now.checked_sub(duration).unwrap_or(now);
             AccessRecord {
-                start: now.checked_sub(duration).unwrap_or(now),
-                direction: origin.direction,
-                connection: origin.connection,
-                source: origin.source,
-                original_dst: origin.original_dst,
-                protocol: route.protocol,
-                known_by: route.known_by,
-                service: route.service(),
-                cluster: route.name.clone(),
                 endpoint: self.endpoint,
                 http: Some(Box::new(HttpRecord {
                     method: words.method,
@@ -154,13 +146,13 @@ impl Request {
                     status: self.status,
                     tries: self.tries,
                 })),
-                sni: None,
                 flags: self.flags,
                 duration,
                 connect: self.connect,
                 first_byte: self.first_byte,
                 bytes_received: self.received,
                 bytes_sent: self.sent,
+                ..route.record(origin, start)
             }
         });
     }
