@@ -12,6 +12,6 @@ pub mod parse;
 mod watch;
 
 pub use catalog::Catalog;
-pub use manifests::{Error, Handle, start_manifests};
+pub use manifests::{Error, Handle, start_manifests, start_manifests_briefly};
 pub use model::problem::{Place, Problem, Severity};
 pub use parse::{Parsed, Reader, parse};

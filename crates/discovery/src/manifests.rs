@@ -24,6 +24,12 @@ use model::problem::{Place, Problem, Severity};
 /// network file systems tell nothing.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
+/// For how long a short-lived owner is spared the watch, and how often the folder is looked at meanwhile. To
+/// take a watch away costs 4 to 20 ms (the kernel waits for whoever may be telling of a change), which a
+/// command that ends at once would pay at its end.
+const UNWATCHED: Duration = Duration::from_secs(1);
+const LOOK_UNWATCHED: Duration = Duration::from_millis(100);
+
 /// How long changes are gathered before they are looked at together.
 const GATHER: Duration = Duration::from_millis(20);
 
@@ -98,9 +104,33 @@ pub fn start_manifests(
     dir: PathBuf,
     own: Option<ObjectName>,
 ) -> Result<(watch::Receiver<Arc<Snapshot>>, Handle), Error> {
+    start(dir, own, Duration::ZERO)
+}
+
+/// The same for an owner that may end soon: the folder is looked at often, and watched only when a second has
+/// passed.
+///
+/// # Errors
+/// As [`start_manifests`]; that it cannot be watched is logged when it is known.
+pub fn start_manifests_briefly(
+    dir: PathBuf,
+    own: Option<ObjectName>,
+) -> Result<(watch::Receiver<Arc<Snapshot>>, Handle), Error> {
+    start(dir, own, UNWATCHED)
+}
+
+fn start(
+    dir: PathBuf,
+    own: Option<ObjectName>,
+    unwatched: Duration,
+) -> Result<(watch::Receiver<Arc<Snapshot>>, Handle), Error> {
     let mut source = Source::new(dir.clone(), own);
+    let watch_from = Instant::now() + unwatched;
     // The watch comes first, so that nothing is missed between the two.
-    let watch = Watch::new(&dir);
+    let watch = match unwatched {
+        Duration::ZERO => Watch::new(&dir),
+        _ => Watch::later(&dir),
+    };
     source.look(None).map_err(|source| Error::Folder {
         path: dir.clone(),
         source,
@@ -112,7 +142,7 @@ pub fn start_manifests(
     let (stopped, stop) = io::pipe().map_err(thread_error)?;
     let thread = thread::Builder::new()
         .name("manifests".to_owned())
-        .spawn(move || source.run(watch, &stopped))
+        .spawn(move || source.run(watch, watch_from, &stopped))
         .map_err(thread_error)?;
     let handle = Handle {
         problems,
@@ -129,6 +159,8 @@ struct Source {
     problems: watch::Sender<Arc<[Problem]>>,
     /// Why the folder could not be read at the last look, if so.
     away: Option<String>,
+    /// Whether it was said that the folder cannot be watched.
+    is_deaf: bool,
 }
 
 impl Source {
@@ -141,6 +173,7 @@ impl Source {
             table,
             problems: watch::Sender::new(Arc::default()),
             away: None,
+            is_deaf: false,
         }
     }
 
@@ -198,7 +231,7 @@ impl Source {
         }
     }
 
-    fn run(mut self, mut watch: Watch, stopped: &PipeReader) {
+    fn run(mut self, mut watch: Watch, watch_from: Instant, stopped: &PipeReader) {
         let mut next = Instant::now() + SETTLE;
         loop {
             match watch.wait(stopped, next.saturating_duration_since(Instant::now())) {
@@ -207,9 +240,9 @@ impl Source {
                     // More is likely to follow at once.
                     next = next.min(Instant::now() + GATHER);
                     thread::sleep(next.saturating_duration_since(Instant::now()));
-                    next = self.turn(&mut watch);
+                    next = self.turn(&mut watch, watch_from);
                 }
-                Ok(Heard::Nothing) => next = self.turn(&mut watch),
+                Ok(Heard::Nothing) => next = self.turn(&mut watch, watch_from),
                 Err(error) => {
                     // Looking every few seconds still works.
                     tracing::warn!(
@@ -224,9 +257,21 @@ impl Source {
     }
 
     /// Looks at the folder; says when to do so again, whatever is heard.
-    fn turn(&mut self, watch: &mut Watch) -> Instant {
-        // Renewing fails while the folder is away, which the look says.
-        let is_new = watch.renew().unwrap_or(false);
+    fn turn(&mut self, watch: &mut Watch, watch_from: Instant) -> Instant {
+        if Instant::now() < watch_from {
+            return Instant::now() + self.look_or_say(watch).min(LOOK_UNWATCHED);
+        }
+        let is_new = watch.renew().unwrap_or_else(|error| {
+            // That the folder is away, the look says.
+            if error.kind() != io::ErrorKind::NotFound && !self.is_deaf {
+                tracing::warn!(
+                    "cannot watch {}: {error}; it is looked at every {LOOK_EVERY:?} (see fs.inotify.max_user_watches)",
+                    self.folder.path().display()
+                );
+                self.is_deaf = true;
+            }
+            false
+        });
         let wait = self.look_or_say(watch);
         Instant::now() + if is_new { wait.min(SETTLE) } else { wait }
     }

@@ -46,13 +46,21 @@ impl Watch {
     /// # Errors
     /// Where it cannot be watched.
     pub(crate) fn new(path: &Path) -> io::Result<Self> {
-        let mut watch = Self {
+        let mut watch = Self::later(path)?;
+        watch.renew()?;
+        Ok(watch)
+    }
+
+    /// Ready to watch a directory from the first [`Watch::renew`] on.
+    ///
+    /// # Errors
+    /// Where there are too many watchers.
+    pub(crate) fn later(path: &Path) -> io::Result<Self> {
+        Ok(Self {
             path: path.to_owned(),
             inotify: inotify::init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC)?,
             watched: None,
-        };
-        watch.renew()?;
-        Ok(watch)
+        })
     }
 
     /// Watches what is under the path now, if that is another directory than before, and says so.

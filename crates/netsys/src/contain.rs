@@ -1,6 +1,6 @@
 //! A command in a network namespace of its own, without root. [`start`] forks the process that makes the
-//! namespaces; [`Started::furnish`] gives them their network, rules and sockets, which it passes out;
-//! [`Contained::release`] runs the command; [`Running::follow`] lives its life (signals, stops, exit).
+//! namespaces; [`Started::furnish`] gives them their network and sockets, which it passes out;
+//! [`Contained::installed`] waits for the rules, [`Installed::release`] runs the command; [`Running::follow`] lives its life (signals, stops, exit).
 //!
 //! Four processes: the caller, the *keeper* (its child, which made the namespaces and reaps everything
 //! in them), the *porter* (the keeper's child, which makes sockets in them for the caller) and the command.
@@ -38,7 +38,7 @@ pub struct Plan<'a> {
     /// Files put over others in the command's view: (what, over what). One whose place does not exist is left out.
     pub over: Vec<(PathBuf, PathBuf)>,
     /// Runs inside, with the right to change the namespace's network, also for programs it starts.
-    /// Its answer comes out as [`Contained::note`], its error as [`Error::Step`].
+    /// Its answer comes out of [`Contained::installed`], its error as [`Error::Step`].
     pub install: &'a Install<'a>,
     /// A file to be removed where the caller goes without having done so itself.
     pub litter: Option<PathBuf>,
@@ -99,7 +99,15 @@ pub struct Started {
     keeper: Keeper,
 }
 
-/// Furnished, and waiting. Dropped, it goes without having run the command.
+/// Complete, and waiting. Dropped, it goes without having run the command.
+#[derive(Debug)]
+pub struct Installed {
+    // In this order: see [`Started`].
+    channel: Channel,
+    keeper: Keeper,
+}
+
+/// Furnished, its rules being installed. Dropped, it goes without having run the command.
 #[derive(Debug)]
 pub struct Contained {
     // In this order: see [`Started`].
@@ -109,8 +117,6 @@ pub struct Contained {
     pub listeners: Vec<TcpListener>,
     /// The UDP sockets that were asked for, in order.
     pub datagrams: Vec<UdpSocket>,
-    /// What [`Plan::install`] answered.
-    pub note: String,
     /// Makes sockets inside for as long as the command runs.
     pub porter: Arc<Porter>,
 }
@@ -178,14 +184,14 @@ pub fn give_up_rights() -> io::Result<()> {
 }
 
 impl Started {
-    /// Gives the namespace its network, rules and sockets.
+    /// Gives the namespace its network and sockets; the rules follow.
     ///
     /// # Errors
     /// Says what to do where user namespaces are refused, and which step failed otherwise.
     pub fn furnish(self, network: &Network) -> Result<Contained, Error> {
         // Where the keeper has failed and gone already, it has left word why.
         let _ = self.channel.send(&inside::encode(network), &[]);
-        let (note, sockets) = answer(&self.channel)?;
+        let (_, sockets) = answer(&self.channel)?;
         let (listeners, datagrams) = sort(sockets)?;
         let Self {
             channel,
@@ -197,13 +203,24 @@ impl Started {
             keeper,
             listeners,
             datagrams,
-            note,
             porter: Arc::new(porter),
         })
     }
 }
 
 impl Contained {
+    /// Waits for the rules; answers also what [`Plan::install`] did.
+    ///
+    /// # Errors
+    /// Which step failed.
+    pub fn installed(self) -> Result<(Installed, String), Error> {
+        let (note, _) = answer(&self.channel)?;
+        let Self { channel, keeper, .. } = self;
+        Ok((Installed { channel, keeper }, note))
+    }
+}
+
+impl Installed {
     /// Runs the command. One that cannot be run is no error here: it ends with 127 (missing) or 126 (not
     /// executable) and a line on standard error, as under a shell.
     ///

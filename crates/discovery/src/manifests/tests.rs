@@ -30,6 +30,17 @@ impl World {
         }
     }
 
+    /// Of an owner that may end soon.
+    fn brief() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let (snapshots, handle) = start_manifests_briefly(dir.path().to_owned(), None).expect("a source");
+        Self {
+            dir,
+            snapshots,
+            handle,
+        }
+    }
+
     fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -261,4 +272,17 @@ fn a_folder_that_is_none_is_refused() {
     drop(handle);
     assert!(snapshots.has_changed().is_err(), "the thread has ended");
     let _: &Path = empty.path();
+}
+
+/// First it only looks, then it watches, and between the two nothing is missed.
+#[test]
+fn an_owner_that_may_end_soon_sees_changes_as_any_other() {
+    let world = World::brief();
+    for last in 1..=15 {
+        let address = format!("10.96.0.{last}");
+        world.write("a.yaml", &service("a", &address));
+        world.wait_for("a", &address);
+    }
+    fs::remove_file(world.path("a.yaml")).expect("a removal");
+    world.wait_for("a", "none");
 }

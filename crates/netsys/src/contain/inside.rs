@@ -59,20 +59,24 @@ pub(super) fn run(plan: &Plan<'_>, channel: Channel, door: Channel, parent: Pid)
     let prepared = enter(parent).and_then(|()| {
         put_over(&plan.over)?;
         links().map_err(step("make the link"))?;
+        let gone = (FAILED, "the caller is gone".to_owned());
         let Ok(Some((network, _))) = channel.receive() else {
-            return Err((FAILED, "the caller is gone".to_owned()));
+            return Err(gone);
         };
-        furnish(plan, &decode(&network))
+        let network = decode(&network);
+        let (families, sockets) = furnish(plan, &network)?;
+        // The sockets first: while the rules are written, the caller starts what listens on them.
+        let passed: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
+        tell(&channel, DONE, "", &passed).map_err(|_| gone)?;
+        // The caller's copies are the only ones from here on: when it goes, connections are refused at once.
+        drop(sockets);
+        raise_ambient().map_err(step("prepare for the rules"))?;
+        (plan.install)(&network, families).map_err(|text| (FAILED, text))
     });
     let told = match &prepared {
-        Ok((note, sockets)) => {
-            let sockets: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
-            tell(&channel, DONE, note, &sockets)
-        }
+        Ok(note) => tell(&channel, DONE, note, &[]),
         Err((kind, text)) => tell(&channel, *kind, text, &[]),
     };
-    // The caller's copies are the only ones from here on: when it goes, connections are refused at once.
-    let prepared = prepared.map(drop);
     if prepared.is_err() || told.is_err() {
         return 1;
     }
@@ -186,7 +190,7 @@ fn put_over(files: &[(PathBuf, PathBuf)]) -> Result<(), Failed> {
     Ok(())
 }
 
-fn furnish(plan: &Plan<'_>, network: &Network) -> Result<(String, Vec<OwnedFd>), Failed> {
+fn furnish(plan: &Plan<'_>, network: &Network) -> Result<(Families, Vec<OwnedFd>), Failed> {
     let families = families();
     connect(network, families, Changes::new())?;
     let sockets = plan
@@ -195,9 +199,7 @@ fn furnish(plan: &Plan<'_>, network: &Network) -> Result<(String, Vec<OwnedFd>),
         .filter(|wanted| families == Families::Both || !wanted.is_v6())
         .map(Wanted::make)
         .collect::<Result<_, _>>()?;
-    raise_ambient().map_err(step("prepare for the rules"))?;
-    let note = (plan.install)(network, families).map_err(|text| (FAILED, text))?;
-    Ok((note, sockets))
+    Ok((families, sockets))
 }
 
 /// What the kernel speaks here; loopback must be up.

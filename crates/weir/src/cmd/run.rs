@@ -23,10 +23,11 @@ use model::{ObjectName, ports};
 use netsys::contain::{self, Contained, Ended, Families, Network, Plan, Signals, Wanted};
 use netsys::terminal;
 use proxy::Listeners;
+use registry::Snapshot;
 use rules::evaluate::Origin;
 use rules::{Facts, Family, Intent, SocketMark};
 use runtime::telemetry;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use self::inside::Both;
 use self::loopback::Loopback;
@@ -135,21 +136,11 @@ fn compose(args: Args) -> Result<Ended> {
 
     let filter = std::env::var("WEIR_LOG").unwrap_or_else(|_| String::from("warn"));
     let level = telemetry::start(telemetry::Format::Text, &filter)?;
-    let source = discovery::start_manifests(manifests, own.clone())?;
-    let snapshots = &source.0;
-    if let Some(own) = &own
-        && snapshots.borrow().own.is_none()
-    {
-        bail!("--as {own}: no manifest describes this pod; add it, or name one that is there");
-    }
-    if snapshots.borrow().services.is_empty() {
-        tracing::warn!("no manifest describes a service: every connection passes through to where it goes");
-    }
+    let (snapshots, discovery) = read(manifests, own)?;
     let network = network::of(&snapshots.borrow())?;
     let mut contained = started.furnish(&network)?;
 
-    let journey = is_told.then(|| start_journey(&contained.note)).transpose()?;
-    let (watcher, printer) = journey.unzip();
+    let (watcher, events) = is_told.then(|| mpsc::channel(EVENTS_MAX)).unzip();
     let (mut listeners, dns) = sort(&mut contained)?;
     if let Some(&own) = network.addresses.first() {
         listeners.published = publish::listen(&publish, own)?;
@@ -158,9 +149,9 @@ fn compose(args: Args) -> Result<Ended> {
         porter: Arc::clone(&contained.porter),
         own: every_own(&network),
     };
-    let (snapshots, follower) = follow::start(source.0, Arc::clone(&contained.porter), network)?;
+    let (snapshots, follower) = follow::start(snapshots, Arc::clone(&contained.porter), network)?;
     let sidecar = sidecar::start(Parts {
-        source: (snapshots.clone(), source.1),
+        source: (snapshots.clone(), discovery),
         workers: WORKERS,
         listeners,
         sockets: Arc::new(sockets),
@@ -173,27 +164,59 @@ fn compose(args: Args) -> Result<Ended> {
         level,
         quiet: Duration::ZERO,
     })?;
-    let _dns = dns::start(
+    let dns = dns::start(
         dns,
         names::of(snapshots),
         Path::new(network::RESOLV_CONF).to_owned(),
     )?;
 
-    if let Some(ended) = signals.ended_before() {
-        return Ok(ended);
-    }
-    let ended = contained.release()?.follow(&signals)?;
-    // Whoever does not want to wait for that presses Ctrl-C.
+    let lived = live(contained, events, &signals);
+    // Whoever does not want to wait for what was sent last presses Ctrl-C.
     signals.unblock()?;
-    sidecar.trigger().start(LAST_BYTES);
+    let last_bytes = if lived.is_ok() { LAST_BYTES } else { Duration::ZERO };
+    sidecar.trigger().start(last_bytes);
     sidecar.finish()?;
+    drop(dns);
     if let Some(follower) = follower {
         follower.join()?;
     }
+    let (ended, printer) = lived?;
     if let Some(printer) = printer {
         printer.join()?;
     }
     Ok(ended)
+}
+
+/// The registry, and what feeds it.
+fn read(
+    manifests: PathBuf,
+    own: Option<ObjectName>,
+) -> Result<(watch::Receiver<Arc<Snapshot>>, discovery::Handle)> {
+    let (snapshots, discovery) = discovery::start_manifests_briefly(manifests, own.clone())?;
+    if let Some(own) = own
+        && snapshots.borrow().own.is_none()
+    {
+        bail!("--as {own}: no manifest describes this pod; add it, or name one that is there");
+    }
+    if snapshots.borrow().services.is_empty() {
+        tracing::warn!("no manifest describes a service: every connection passes through to where it goes");
+    }
+    Ok((snapshots, discovery))
+}
+
+/// The command's life, from the moment that its rules are there.
+fn live(
+    contained: Contained,
+    events: Option<mpsc::Receiver<Event>>,
+    signals: &Signals,
+) -> Result<(Ended, Option<Printer>)> {
+    let (installed, dumps) = contained.installed()?;
+    let printer = events.map(|events| start_journey(&dumps, events)).transpose()?;
+    if let Some(ended) = signals.ended_before() {
+        return Ok((ended, printer));
+    }
+    let ended = installed.release()?.follow(signals)?;
+    Ok((ended, printer))
 }
 
 /// REDIRECT leads to exactly these addresses, and a DNS answer must come from the one that was asked.
@@ -263,8 +286,8 @@ fn sort(contained: &mut Contained) -> Result<(Listeners, dns::Sockets)> {
     Ok((listeners, dns))
 }
 
-/// Prints the journey of what the returned sender is told. `dumps` is what [`install`] answered.
-fn start_journey(dumps: &str) -> Result<(mpsc::Sender<Event>, Printer)> {
+/// Prints the journey of what is told. `dumps` is what [`install`] answered.
+fn start_journey(dumps: &str, events: mpsc::Receiver<Event>) -> Result<Printer> {
     let dumps = Family::ALL.into_iter().zip(dumps.split_terminator(DUMP_END));
     let rulesets = dumps
         .map(|(family, dump)| rules::parse(family, dump))
@@ -282,7 +305,6 @@ fn start_journey(dumps: &str) -> Result<(mpsc::Sender<Event>, Printer)> {
     let columns = terminal::columns(&out);
     let no_colour = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let style = Style::new(columns, columns.is_some() && !no_colour);
-    let (watcher, events) = mpsc::channel(EVENTS_MAX);
     let journey = Journey::new(style, journey::from_dump(rulesets, made_by));
-    Ok((watcher, journey::start(journey, events, out)?))
+    Ok(journey::start(journey, events, out)?)
 }
