@@ -1,6 +1,6 @@
 //! Manifests: whatever a file holds, reading it ends, and what was good before stays.
 
-use discovery::{Catalog, Severity, parse};
+use discovery::{Catalog, Reader, Severity, parse};
 use registry::Table;
 
 const GOOD: &str =
@@ -24,6 +24,13 @@ pub fn check_manifests(input: &[u8]) {
     for problem in &parsed.problems {
         assert!(!problem.to_string().is_empty());
     }
+
+    // What a reader remembers of another text changes nothing.
+    let mut reader = Reader::default();
+    let half = (0..=text.len() / 2).rev().find(|&at| text.is_char_boundary(at));
+    let _ = reader.read("any.yaml", &text[..half.unwrap_or(0)]);
+    let again = reader.read("any.yaml", text);
+    assert_eq!(format!("{again:?}"), format!("{parsed:?}"));
 
     let mut catalog = Catalog::default();
     let mut table = Table::new(None);

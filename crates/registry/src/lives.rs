@@ -7,7 +7,7 @@ use std::sync::{Arc, Weak};
 use model::{ClusterName, Endpoint, ObjectName};
 
 use crate::cluster::Cluster;
-use crate::state::{ClusterState, EndpointState, LastEjection};
+use crate::state::{ClusterState, Ejections, EndpointState};
 
 /// An endpoint is another one when its workload, its address or its generation is another.
 type Key = (Option<ObjectName>, SocketAddr, Arc<str>);
@@ -18,7 +18,7 @@ pub(crate) struct Lives {
     endpoints: HashMap<Key, Weak<EndpointState>>,
     /// Size at which those that ended are swept out.
     sweep_at: usize,
-    last_ejection: Arc<LastEjection>,
+    ejections: Arc<Ejections>,
 }
 
 impl Lives {
@@ -35,7 +35,7 @@ impl Lives {
             self.endpoints.retain(|_, life| life.strong_count() > 0);
             self.sweep_at = (self.endpoints.len() * 2).max(1024);
         }
-        let life = Arc::new(EndpointState::new(Arc::clone(&self.last_ejection)));
+        let life = Arc::new(EndpointState::new(Arc::clone(&self.ejections)));
         self.endpoints.insert(key, Arc::downgrade(&life));
         life
     }
@@ -43,7 +43,7 @@ impl Lives {
     pub(crate) fn cluster(&self, name: &ClusterName, before: &[Arc<Cluster>]) -> Arc<ClusterState> {
         match before.iter().find(|cluster| cluster.name == *name) {
             Some(cluster) => Arc::clone(&cluster.state),
-            None => Arc::new(ClusterState::new(Arc::clone(&self.last_ejection))),
+            None => Arc::new(ClusterState::new(Arc::clone(&self.ejections))),
         }
     }
 }

@@ -13,17 +13,25 @@ use model::settings::{RETRY_BUDGET_MIN, RETRY_BURST};
 
 use crate::affinity::Affinity;
 
-/// When the last ejection of any endpoint of one table ends: until then a pick has to look for ejected ones.
-#[derive(Debug, Default)]
-pub(crate) struct LastEjection(AtomicU64);
+/// An endpoint whose ejection has ended is tried at most so often, in milliseconds, until it does well.
+const TRIAL_EVERY: u64 = 1_000;
 
-impl LastEjection {
+/// Whether any endpoint of one table is ejected or on trial: only then a pick has to look for them.
+#[derive(Debug, Default)]
+pub(crate) struct Ejections {
+    /// When the last one ends.
+    until: AtomicU64,
+    /// Endpoints on trial.
+    on_trial: AtomicU32,
+}
+
+impl Ejections {
     fn extend(&self, until: u64) {
-        self.0.fetch_max(until, Relaxed);
+        self.until.fetch_max(until, Relaxed);
     }
 
-    fn is_over(&self, now: u64) -> bool {
-        self.0.load(Relaxed) <= now
+    fn are_over(&self, now: u64) -> bool {
+        self.until.load(Relaxed) <= now && self.on_trial.load(Relaxed) == 0
     }
 }
 
@@ -35,14 +43,22 @@ pub struct EndpointState {
     failures: AtomicU32,
     ejections: AtomicU32,
     ejected_until: AtomicU64,
-    last_ejection: Arc<LastEjection>,
+    /// From when on it may be tried once more; `NO_TRIAL` for one that was never ejected, or did well since.
+    next_trial: AtomicU64,
+    of_table: Arc<Ejections>,
 }
 
+const NO_TRIAL: u64 = 0;
+
 impl EndpointState {
-    pub(crate) fn new(last_ejection: Arc<LastEjection>) -> Self {
+    pub(crate) fn new(of_table: Arc<Ejections>) -> Self {
         Self {
-            last_ejection,
-            ..Self::default()
+            in_flight: AtomicU32::new(0),
+            failures: AtomicU32::new(0),
+            ejections: AtomicU32::new(0),
+            ejected_until: AtomicU64::new(0),
+            next_trial: AtomicU64::new(NO_TRIAL),
+            of_table,
         }
     }
 
@@ -62,17 +78,42 @@ impl EndpointState {
         self.in_flight.fetch_sub(1, Relaxed);
     }
 
-    /// It accepted a connection or answered: the row of failures is broken.
+    /// It accepted a connection or answered: the row of failures is broken, and the trial passed.
     pub fn succeeded(&self) {
         // A load first: the common case must not take the cache line from the other workers.
         if self.failures.load(Relaxed) != 0 {
             self.failures.store(0, Relaxed);
         }
+        if self.next_trial.load(Relaxed) != NO_TRIAL {
+            self.end_trial();
+        }
     }
 
-    /// It failed once more; says whether `after` in a row are reached.
+    /// It failed once more; says whether `after` in a row are reached. One is enough on trial.
     pub(crate) fn fail(&self, after: u32) -> bool {
-        self.failures.fetch_add(1, Relaxed).saturating_add(1) >= after
+        let is_on_trial = self.next_trial.load(Relaxed) != NO_TRIAL;
+        self.failures.fetch_add(1, Relaxed).saturating_add(1) >= after || is_on_trial
+    }
+
+    /// It was chosen at `now`; if it is on trial, others wait for what comes of this.
+    pub(crate) fn chosen(&self, now: u64) {
+        let next = self.next_trial.load(Relaxed);
+        if next != NO_TRIAL && next <= now {
+            let later = now.saturating_add(TRIAL_EVERY);
+            // Where it fails, the trial ended meanwhile, or another worker tries it too.
+            let _ = self.next_trial.compare_exchange(next, later, Relaxed, Relaxed);
+        }
+    }
+
+    /// Whether it is ejected at `now`, or being tried.
+    pub(crate) fn is_avoided(&self, now: u64) -> bool {
+        self.is_ejected(now) || self.next_trial.load(Relaxed) > now
+    }
+
+    fn end_trial(&self) {
+        if self.next_trial.swap(NO_TRIAL, Relaxed) != NO_TRIAL {
+            self.of_table.on_trial.fetch_sub(1, Relaxed);
+        }
     }
 
     /// Ejects it for `base`, and as much longer each further time up to `longest`; having kept well for
@@ -86,7 +127,12 @@ impl EndpointState {
         let until = now.saturating_add(millis(base.saturating_mul(times).min(longest)));
         self.ejected_until.store(until, Relaxed);
         self.failures.store(0, Relaxed);
-        self.last_ejection.extend(until);
+        self.of_table.extend(until);
+        // Counted before it is to be seen, so that it cannot be counted off first.
+        self.of_table.on_trial.fetch_add(1, Relaxed);
+        if self.next_trial.swap(until, Relaxed) != NO_TRIAL {
+            self.of_table.on_trial.fetch_sub(1, Relaxed);
+        }
     }
 
     /// Whether it is ejected at `now`.
@@ -111,6 +157,12 @@ impl EndpointState {
     }
 }
 
+impl Drop for EndpointState {
+    fn drop(&mut self) {
+        self.end_trial();
+    }
+}
+
 /// One retry, as the burst is counted.
 const WHOLE_RETRY: u32 = 100;
 
@@ -125,16 +177,16 @@ pub struct ClusterState {
     retries: AtomicU32,
     /// How much of the burst of retries is used up, in hundredths of a retry.
     burst_used: AtomicU32,
-    last_ejection: Arc<LastEjection>,
+    of_table: Arc<Ejections>,
 }
 
 impl ClusterState {
     /// Round robin has not begun. Should an endpoint have this key, its successor's turn is anyone's.
     pub(crate) const NO_TURN: u64 = 0;
 
-    pub(crate) fn new(last_ejection: Arc<LastEjection>) -> Self {
+    pub(crate) fn new(of_table: Arc<Ejections>) -> Self {
         Self {
-            last_ejection,
+            of_table,
             ..Self::default()
         }
     }
@@ -143,9 +195,9 @@ impl ClusterState {
         &self.turns[usize::from(v6)]
     }
 
-    /// Whether some endpoint may be ejected at `now`.
+    /// Whether some endpoint may be ejected or on trial at `now`.
     pub(crate) fn may_have_ejected(&self, now: u64) -> bool {
-        !self.last_ejection.is_over(now)
+        !self.of_table.are_over(now)
     }
 
     /// A number that stays while a client comes at least once in `timeout`.

@@ -16,7 +16,7 @@ use crate::state::ClusterState;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Rank {
     Good,
-    /// Ejected; if all are, the ejections are not believed.
+    /// Ejected, or on trial and being tried; if all are, that is not believed.
     Ejected,
     /// Failed for this very request.
     Tried,
@@ -53,8 +53,12 @@ impl Cluster {
             (SessionAffinity::None, Balancing::RoundRobin) => choice.in_turn(client.is_ipv6(), random),
             (SessionAffinity::None, Balancing::LeastRequest) => choice.less_busy_of_two(random),
         }?;
+        let target = choice.target(slot);
+        if !choice.all_good {
+            target.state.chosen(now);
+        }
         Some(Pick {
-            target: Arc::clone(choice.target(slot)),
+            target: Arc::clone(target),
             usable: ring.len(),
         })
     }
@@ -80,7 +84,7 @@ impl<'a> Choice<'a> {
             Rank::Good
         } else if self.tried.contains(&target.address) {
             Rank::Tried
-        } else if target.state.is_ejected(self.now) {
+        } else if target.state.is_avoided(self.now) {
             Rank::Ejected
         } else {
             Rank::Good

@@ -380,3 +380,50 @@ fn host_names_of_a_service() {
         assert_eq!(cluster.route(host), expected, "{host}");
     }
 }
+
+/// An endpoint that is still dead when its ejection ends costs one request its patience, not every third.
+#[test]
+fn after_its_ejection_an_endpoint_is_tried_by_one_request_a_second() {
+    for balancing in [Balancing::RoundRobin, Balancing::LeastRequest] {
+        let (_table, cluster) = built(|s| s.settings.balancing = Some(balancing), of(&addresses(3)));
+        assert!(eject(&cluster, "10.1.0.1:80", 0));
+        let target = cluster
+            .targets
+            .iter()
+            .find(|t| t.address == socket("10.1.0.1:80"));
+        let target = target.expect("a target");
+        let given = |now: u64| {
+            counts(&cluster, now, 30)
+                .get(&target.address)
+                .copied()
+                .unwrap_or(0)
+        };
+        assert_eq!(given(9_999), 0, "ejected");
+        assert_eq!(given(10_000), 1);
+        assert_eq!(given(10_999), 0, "one is on its way");
+        assert_eq!(given(11_000), 1, "that takes long");
+        assert!(cluster.failed(target, 11_500), "one failure is enough now");
+        assert_eq!(given(31_499), 0);
+        assert_eq!(given(31_500), 1);
+        target.state.succeeded();
+        assert!((5..=20).contains(&given(31_501)), "it is as the others");
+        assert!(
+            !cluster.failed(target, 31_502),
+            "and may fail as often as they may"
+        );
+        assert!(
+            !cluster.state.may_have_ejected(31_502),
+            "nobody need look for ejected ones"
+        );
+    }
+}
+
+#[test]
+fn one_that_goes_while_on_trial_is_not_looked_for_any_more() {
+    let (mut table, cluster) = built(|_| (), of(&addresses(3)));
+    assert!(eject(&cluster, "10.1.0.1:80", 0));
+    assert!(cluster.state.may_have_ejected(20_000));
+    drop(cluster);
+    table.apply(endpoints("a/web", of(&addresses(3)[1..])));
+    assert!(!first(&mut table).state.may_have_ejected(20_000));
+}
