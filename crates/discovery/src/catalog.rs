@@ -7,20 +7,22 @@
 
 mod checks;
 mod labels;
+mod pods;
 #[cfg(test)]
 mod tests;
 mod virtual_addresses;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::sync::Arc;
 
-use model::{Endpoint, ObjectName, Service, ServiceKind, TargetPort, Update};
+use model::{Endpoint, ObjectName, Service, ServiceKind, Update};
 
-use crate::parse::{Family, Key, Kind, Object, Parsed, PodObject, ServiceObject};
+use crate::parse::{Key, Kind, Object, Parsed, PodObject, ServiceObject};
 use checks::Mismatch;
 use labels::Labels;
 use model::problem::{Place, Problem, Severity};
+use pods::{endpoints_of_pod, selects};
 use virtual_addresses::VirtualAddresses;
 
 /// All objects of all files.
@@ -354,52 +356,4 @@ fn virtual_addresses(object: &ServiceObject) -> &[IpAddr] {
         ServiceKind::ClusterIp(addresses) => addresses,
         ServiceKind::Headless | ServiceKind::ExternalName(_) => &[],
     }
-}
-
-/// Whether a service selects a pod. One without a selector selects none.
-fn selects(service: &ServiceObject, pod: &PodObject) -> bool {
-    !service.selector.is_empty()
-        && service
-            .selector
-            .iter()
-            .all(|(label, value)| pod.labels.get(label) == Some(value))
-}
-
-/// One for each port of the service that the pod has, and each of its addresses of the service's families.
-fn endpoints_of_pod(object: &ServiceObject, pod: &PodObject) -> Vec<Endpoint> {
-    let Some(condition) = pod.condition else {
-        return Vec::new();
-    };
-    let families = &object.families;
-    let hostname = pod
-        .hostname
-        .as_ref()
-        .filter(|(_, subdomain)| *subdomain == object.service.name.name)
-        .map(|(host, _)| Arc::clone(host));
-    let mut endpoints = Vec::new();
-    for port in &object.service.ports {
-        let number = match &port.target {
-            TargetPort::Number(number) => Some(*number),
-            TargetPort::Name(name) => pod
-                .ports
-                .iter()
-                .find(|(n, _)| n == name)
-                .map(|&(_, number)| number),
-        };
-        let Some(number) = number else { continue };
-        let addresses = pod.workload.addresses.iter();
-        endpoints.extend(
-            addresses
-                .filter(|ip| families.is_empty() || families.contains(&Family::of(**ip)))
-                .map(|&ip| Endpoint {
-                    port_name: Arc::clone(&port.name),
-                    address: SocketAddr::new(ip, number),
-                    condition,
-                    workload: Some(pod.workload.name.clone()),
-                    hostname: hostname.clone(),
-                    generation: Arc::clone(&pod.workload.uid),
-                }),
-        );
-    }
-    endpoints
 }
