@@ -81,7 +81,8 @@ pub(crate) struct Args {
     #[arg(long = "as", value_name = "NAMESPACE/POD")]
     own: Option<ObjectName>,
     /// Let others reach a port of the command: listen on ADDRESS (127.0.0.1) and PORT, and hand what comes
-    /// to the same or the second PORT of the command. Can be given several times
+    /// to the same or the second PORT of the command, which must listen there on its own address or on all,
+    /// not on localhost alone. Can be given several times
     #[arg(short, long, value_name = "[ADDRESS:]PORT[:PORT]")]
     publish: Vec<Publish>,
     /// Ports of localhost that lead to this machine's where nothing of the command's own listens:
