@@ -5,7 +5,7 @@
 //! decide is beyond that: never a guess.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::ruleset::{
     Chain, ChainKind, IpProtocol, Match, PURPOSE, Policy, PortRange, Rule, Ruleset, Table, TableName, Target,
@@ -416,6 +416,10 @@ impl Walk<'_> {
             Test::SourcePort(range) => within(range, view.source_port),
             Test::DestinationPort(range) => within(range, view.destination_port),
             Test::DestinationPorts(ranges) => ranges.iter().any(|range| within(range, view.destination_port)),
+            Test::DestinationServices(services) => {
+                let to = SocketAddr::new(view.destination?, view.destination_port);
+                has_ports && services.binary_search(&to).is_ok()
+            }
             Test::Uid(first, last) => (*first..=*last).contains(&view.owner?.0),
             Test::Uids(ranges) => within_any(ranges, view.owner?.0),
             Test::Gid(first, last) => (*first..=*last).contains(&view.owner?.1),

@@ -161,6 +161,7 @@ impl Flags {
         };
         Outbound {
             lent: vec![],
+            services: None,
             to_port: read.port(
                 "-p (--envoy-port)",
                 self.outbound_port.as_deref(),

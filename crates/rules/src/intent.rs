@@ -2,7 +2,7 @@
 //! [`Intent::contained`] for `weir run`; read by [`crate::plan()`] only.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 
 use ipnet::{IpNet, Ipv4Net};
@@ -183,6 +183,9 @@ pub struct Outbound {
     /// Loopback destinations, address and port, that are captured all the same where the proxy is outside:
     /// what the namespace does not have there, the proxy's own loopback may.
     pub lent: Vec<(IpNet, u16)>,
+    /// Exactly these destinations are captured, whatever `cidrs` and `ports` say: the virtual addresses of
+    /// services, each with a port. It takes a back-end that has sets.
+    pub services: Option<Vec<SocketAddr>>,
     /// Groups whose connections are captured.
     pub groups: Selection<u32>,
     /// Groups whose connections are left alone, where all others are captured.
@@ -288,6 +291,7 @@ impl Outbound {
             exclude_ports: vec![],
             loopback_v4: LOOPBACK_V4,
             lent: vec![],
+            services: None,
             groups: Selection::All,
             exclude_groups: vec![],
         }
@@ -296,7 +300,7 @@ impl Outbound {
     /// Whether no destination is captured.
     #[must_use]
     pub fn is_none(&self) -> bool {
-        self.cidrs.is_none() && self.ports.is_empty()
+        self.cidrs.is_none() && self.ports.is_empty() && self.services.is_none()
     }
 }
 

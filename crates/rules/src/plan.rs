@@ -8,7 +8,7 @@ mod clauses;
 mod prune;
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -113,6 +113,8 @@ pub struct Plan {
     pub leaving: Vec<Clause>,
     /// Whether `::6/128` must be on `lo`.
     pub passthrough_v6: bool,
+    /// Whether only a back-end with sets can hold it.
+    pub needs_sets: bool,
     /// What the operator should know.
     pub notes: Vec<String>,
 }
@@ -157,6 +159,8 @@ pub enum Condition {
     NotTo(Vec<IpNet>),
     /// Goes to one of these TCP or UDP ports.
     ToPort(Vec<u16>),
+    /// Goes to one of these addresses, at its TCP port.
+    ToService(Vec<SocketAddr>),
     /// Goes to another port.
     NotToPort(u16),
     /// The socket has one of these signs.
@@ -289,6 +293,7 @@ fn decide(intent: &Intent, facts: &Facts, families: Vec<Family>) -> Plan {
         arriving: vec![],
         leaving: vec![],
         passthrough_v6: false,
+        needs_sets: intent.outbound.services.is_some(),
         notes: notes(intent, facts),
     };
     if intent.captures_nothing() {

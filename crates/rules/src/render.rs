@@ -174,7 +174,10 @@ pub(crate) fn rank(test: &Test) -> u8 {
         Test::InInterface(_) => 2,
         Test::OutInterface(_) => 3,
         Test::Protocol(_) => 4,
-        Test::SourcePort(_) | Test::DestinationPort(_) | Test::DestinationPorts(_) => 5,
+        Test::SourcePort(_)
+        | Test::DestinationPort(_)
+        | Test::DestinationPorts(_)
+        | Test::DestinationServices(_) => 5,
         _ => 6,
     }
 }

@@ -6,6 +6,7 @@ mod print;
 mod ranges;
 
 use std::fmt;
+use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
@@ -139,6 +140,8 @@ pub enum Test {
     DestinationPort(PortRange),
     /// `-m multiport --dports`; `dport { … }` of nftables.
     DestinationPorts(Vec<PortRange>),
+    /// At one of these addresses and ports, sorted: `ip daddr . tcp dport { … }` of nftables.
+    DestinationServices(Vec<SocketAddr>),
     /// `-m owner --uid-owner`, first and last.
     Uid(u32, u32),
     /// In one of these ranges: `skuid { … }` of nftables.

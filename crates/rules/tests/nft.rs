@@ -109,7 +109,11 @@ const LISTED: &str = r#"table inet weir {
 fn fate(statement: &str, port: u16) -> Fate {
     let rulesets = nft::parse(&LISTED.replace("STATEMENT", statement));
     assert_eq!(rulesets.len(), 2);
-    let packet = Packet {
+    evaluate(&rulesets[0], &to("192.0.2.1", port)).fate
+}
+
+fn to(destination: &str, port: u16) -> Packet {
+    Packet {
         origin: Origin::Socket {
             uid: 1000,
             gid: 1000,
@@ -118,12 +122,11 @@ fn fate(statement: &str, port: u16) -> Fate {
         protocol: IpProtocol::Tcp,
         source: "10.77.0.1".parse().unwrap(),
         source_port: 40_000,
-        destination: "192.0.2.1".parse().unwrap(),
+        destination: destination.parse().unwrap(),
         destination_port: port,
         device: "eth0".to_owned(),
         state: State::New,
-    };
-    evaluate(&rulesets[0], &packet).fate
+    }
 }
 
 #[test]
@@ -163,4 +166,53 @@ fn a_chain_at_another_place_is_not_what_was_written() {
     ] {
         assert_ne!(nft::parse(&text.replacen(of, by, 1)), wanted, "{of} -> {by}");
     }
+}
+
+#[test]
+fn services_are_one_set_of_addresses_and_ports_a_family() {
+    let mut intent = Flags {
+        sidecar: true,
+        ..Flags::default()
+    }
+    .intent()
+    .unwrap();
+    let services = ["10.96.0.11:443", "10.96.0.10:80", "[fd00:96::10]:80"];
+    intent.outbound.services = Some(services.map(|service| service.parse().unwrap()).to_vec());
+    let plan = plan(&intent, &Facts::fresh(&Family::ALL)).unwrap();
+    let wanted = nft::render(&plan);
+    let text = nft::transaction(&[], &wanted, true);
+    for rule in [
+        "ip daddr . tcp dport { 10.96.0.10 . 80, 10.96.0.11 . 443 } counter redirect to :15001",
+        "ip6 daddr . tcp dport { fd00:96::10 . 80 } counter redirect to :15001",
+    ] {
+        assert!(text.contains(rule), "{text}");
+    }
+    assert_eq!(nft::parse(&text), wanted);
+    // Rules for each member decide the same.
+    let by_iptables = rules::render(&plan);
+    for (destination, port, expected) in [
+        ("10.96.0.10", 80, Fate::Redirect { port: 15001 }),
+        ("10.96.0.10", 443, Fate::Direct),
+        ("10.96.0.12", 80, Fate::Direct),
+    ] {
+        for ruleset in [&wanted[0], &by_iptables[0]] {
+            assert_eq!(
+                evaluate(ruleset, &to(destination, port)).fate,
+                expected,
+                "{destination}:{port}"
+            );
+        }
+    }
+    assert!(plan.needs_sets);
+}
+
+#[test]
+fn ten_thousand_services_are_one_rule() {
+    let mut intent = Flags::default().intent().unwrap();
+    let service = |n: u32| (std::net::Ipv4Addr::from_bits(0x0a60_0000 + n), 80).into();
+    intent.outbound.services = Some((0..10_000).map(service).collect());
+    let wanted = nft::render(&plan(&intent, &Facts::fresh(&[Family::V4])).unwrap());
+    let of_services = wanted[0].purposes().filter(|purpose| *purpose == "service");
+    assert_eq!(of_services.count(), 1);
+    assert_eq!(nft::parse(&nft::transaction(&[], &wanted, true)), wanted);
 }

@@ -7,3 +7,4 @@ mod native;
 mod packets;
 mod replace;
 mod roundtrip;
+mod services;

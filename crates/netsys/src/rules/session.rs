@@ -96,7 +96,18 @@ impl Session {
     /// Where a program or the kernel refuses.
     pub fn install(&self, plan: &Plan) -> Result<Done, Error> {
         let (by_iptables, by_nft) = (rules::render(plan), rules::nft::render(plan));
-        let targets = self.choices(&plan.families)?.into_iter().filter_map(|choice| {
+        let choices = self.choices(&plan.families)?;
+        if let Some(choice) = choices
+            .iter()
+            .find(|choice| plan.needs_sets && choice.backend != Backend::Nft)
+        {
+            return Err(Error::Unusable(format!(
+                "one rule for many services takes sets, and {} ({}) has none without ipset, which Weir does not use; \
+                 use --backend nft",
+                choice.backend, choice.why
+            )));
+        }
+        let targets = choices.into_iter().filter_map(|choice| {
             let rendered = match choice.backend {
                 Backend::Nft => &by_nft,
                 _ => &by_iptables,

@@ -1,6 +1,7 @@
 //! Rule sets as a transaction for `nft -f -`.
 
 use std::fmt::Write as _;
+use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
@@ -133,7 +134,11 @@ fn has_address(rule: &Rule) -> bool {
     let is_address = |found: &Match| {
         matches!(
             found.test,
-            Test::Source(_) | Test::Sources(_) | Test::Destination(_) | Test::Destinations(_)
+            Test::Source(_)
+                | Test::Sources(_)
+                | Test::Destination(_)
+                | Test::Destinations(_)
+                | Test::DestinationServices(_)
         )
     };
     rule.matches.iter().any(is_address)
@@ -169,7 +174,10 @@ fn rule_text(family: Option<Family>, table: TableName, rule: &Rule) -> String {
 fn is_port(test: &Test) -> bool {
     matches!(
         test,
-        Test::SourcePort(_) | Test::DestinationPort(_) | Test::DestinationPorts(_)
+        Test::SourcePort(_)
+            | Test::DestinationPort(_)
+            | Test::DestinationPorts(_)
+            | Test::DestinationServices(_)
     )
 }
 
@@ -189,6 +197,7 @@ fn test_text(found: &Match, protocol: IpProtocol) -> Option<String> {
             let ranges: Vec<_> = ranges.iter().map(|range| port(*range)).collect();
             format!("{protocol} dport {not}{{ {} }}", ranges.join(", "))
         }
+        Test::DestinationServices(services) => services_text(services, protocol, not),
         Test::Uid(first, last) => format!("meta skuid {not}{}", id(*first, *last)),
         Test::Uids(ranges) => format!("meta skuid {not}{}", ids(ranges)),
         Test::Gid(first, last) => format!("meta skgid {not}{}", id(*first, *last)),
@@ -222,6 +231,22 @@ fn set_text(set: &Addresses) -> String {
         true => format!("{{ {} }}", text.replace(',', ", ")),
         false => text,
     }
+}
+
+/// Address and port are one key, so that it is one look-up.
+fn services_text(services: &[SocketAddr], protocol: IpProtocol, not: &str) -> String {
+    let family = services
+        .first()
+        .map_or(Family::V4, |service| Family::of(service.ip()));
+    let each = services
+        .iter()
+        .map(|service| format!("{} . {}", service.ip(), service.port()));
+    let each: Vec<_> = each.collect();
+    format!(
+        "{} daddr . {protocol} dport {not}{{ {} }}",
+        ip_word(family),
+        each.join(", ")
+    )
 }
 
 fn device(name: &str) -> String {

@@ -166,6 +166,14 @@ fn selection(outbound: &Outbound, left: &[IpNet]) -> Vec<Clause> {
     if !exclude.is_empty() {
         clauses.push(leave(Condition::To(exclude.clone()), "excluded network"));
     }
+    if let Some(services) = &outbound.services {
+        clauses.push(Clause {
+            when: vec![tcp, Condition::ToService(distinct(services))],
+            then: Action::Redirect(outbound.to_port),
+            purpose: "service",
+        });
+        return clauses;
+    }
     let listed = match &outbound.cidrs {
         Selection::All => {
             clauses.push(Clause {

@@ -57,6 +57,14 @@ fn specialised(clause: &Clause, family: Family) -> Option<Clause> {
                     when.push(Condition::NotTo(nets));
                 }
             }
+            Condition::ToService(services) => {
+                let mut services = services.clone();
+                services.retain(|service| Family::of(service.ip()) == family);
+                if services.is_empty() {
+                    return None;
+                }
+                when.push(Condition::ToService(services));
+            }
             // No packet is of a socket with none of many signs; every socket lacks none.
             Condition::SocketHas(signs) if signs.is_empty() => return None,
             Condition::SocketLacks(groups) if groups.is_empty() => {}
@@ -107,28 +115,55 @@ fn is_idle(clauses: &[Clause], index: usize, clause: &Clause, family: Family) ->
         clause.to_mut().when.push(tcp);
     }
     let clause = &*clause;
-    let decided = |clause: &Clause| {
-        let mut earlier = clauses[..index].iter();
-        earlier.any(|earlier| covers(earlier, clause, family))
-    };
-    if decided(clause) {
+    let (before, after) = (&clauses[..index], &clauses[index + 1..]);
+    if before.iter().any(|earlier| covers(earlier, clause, family)) {
         return true;
     }
-    for later in &clauses[index + 1..] {
+    for (place, later) in after.iter().enumerate() {
         if later.then == clause.then {
             if covers(later, clause, family) {
                 return true;
             }
         } else if !are_apart(later, clause, family) {
-            // What is under both may have been decided before.
+            // What is under both may have been decided before, or come to something else in between.
             let mut both = clause.clone();
             both.when.extend(later.when.iter().cloned());
-            if !decided(&both) {
+            let others: Vec<_> = before.iter().chain(&after[..place]).collect();
+            if !are_settled(&both, &others, family, SPLITS) {
                 return false;
             }
         }
     }
     clause.then == Action::Leave
+}
+
+/// One for a port that is not meant, one for networks that are not.
+const SPLITS: usize = 2;
+
+/// Whether the others decide about every packet of the clause: one of them about all, or some about those that
+/// go to a port or a network, and some about those that do not.
+fn are_settled(clause: &Clause, others: &[&Clause], family: Family, splits: usize) -> bool {
+    if are_apart(clause, clause, family) || others.iter().any(|other| covers(other, clause, family)) {
+        return true;
+    }
+    if splits == 0 {
+        return false;
+    }
+    let conditions = others.iter().flat_map(|other| &other.when);
+    conditions
+        .filter(|condition| !clause.when.contains(condition))
+        .any(|condition| {
+            let opposite = match condition {
+                Condition::NotToPort(port) => Condition::ToPort(vec![*port]),
+                Condition::NotTo(nets) => Condition::To(nets.clone()),
+                _ => return false,
+            };
+            [condition.clone(), opposite].into_iter().all(|condition| {
+                let mut part = clause.clone();
+                part.when.push(condition);
+                are_settled(&part, others, family, splits - 1)
+            })
+        })
 }
 
 /// Whether `wide` holds wherever `narrow` does.
@@ -187,6 +222,7 @@ fn are_apart(one: &Clause, other: &Clause, family: Family) -> bool {
 fn exclude(one: &Condition, other: &Condition, family: Family) -> bool {
     use Condition::{
         CameBy, From, LeavesBy, NotTo, NotToPort, OverLoopback, Protocol, SocketHas, SocketLacks, To, ToPort,
+        ToService,
     };
     let meet = |one: &[String], other: &[String]| {
         one.iter()
@@ -202,6 +238,13 @@ fn exclude(one: &Condition, other: &Condition, family: Family) -> bool {
             ports.iter().all(|port| port == not)
         }
         (Protocol(one), Protocol(other)) => one != other,
+        (ToService(services), To(nets)) | (To(nets), ToService(services)) => {
+            let nets = set(nets, family);
+            !services.iter().any(|service| nets.contains(service.ip()))
+        }
+        (ToService(services), ToPort(ports)) | (ToPort(ports), ToService(services)) => {
+            !services.iter().any(|service| ports.contains(&service.port()))
+        }
         (SocketHas(signs), SocketLacks(groups)) | (SocketLacks(groups), SocketHas(signs)) => signs
             .iter()
             .all(|sign| matches!(sign, Sign::Gid(id) if groups.contains(id))),

@@ -1,5 +1,7 @@
 //! A condition of a clause as the tests of rules.
 
+use std::net::SocketAddr;
+
 use ipnet::IpNet;
 
 use super::{Dialect, not, yes};
@@ -25,6 +27,7 @@ pub(super) fn tests(dialect: Dialect, condition: &Condition, family: Family) -> 
             }
         },
         Condition::ToPort(ports) => to_ports(dialect, ports),
+        Condition::ToService(services) => to_services(dialect, services),
         Condition::NotToPort(port) => vec![vec![not(Test::DestinationPort(PortRange::from(*port)))]],
         Condition::SocketHas(signs) => signs_of(dialect, signs),
         Condition::SocketLacks(groups) => lacks(dialect, groups),
@@ -82,6 +85,21 @@ fn lacks(dialect: Dialect, groups: &[u32]) -> Vec<Vec<Match>> {
         ];
     }
     vec![groups.iter().map(|&group| not(Test::Gid(group, group))).collect()]
+}
+
+fn to_services(dialect: Dialect, services: &[SocketAddr]) -> Vec<Vec<Match>> {
+    if dialect == Dialect::Nft {
+        let mut services = services.to_vec();
+        services.sort_unstable();
+        return vec![vec![yes(Test::DestinationServices(services))]];
+    }
+    let one = |service: &SocketAddr| {
+        vec![
+            yes(Test::Destination(service.ip().into())),
+            yes(Test::DestinationPort(PortRange::from(service.port()))),
+        ]
+    };
+    services.iter().map(one).collect()
 }
 
 fn to_ports(dialect: Dialect, ports: &[u16]) -> Vec<Vec<Match>> {

@@ -106,6 +106,10 @@ impl fmt::Display for Test {
                 let ranges: Vec<_> = ranges.iter().map(PortRange::to_string).collect();
                 write!(f, "--dports {}", ranges.join(","))
             }
+            Self::DestinationServices(services) => {
+                let services: Vec<_> = services.iter().map(ToString::to_string).collect();
+                write!(f, "-d {}", services.join(","))
+            }
             Self::Uid(first, last) => write_ids(f, "--uid-owner", &[(*first, *last)]),
             Self::Uids(ranges) => write_ids(f, "--uid-owner", ranges),
             Self::Gid(first, last) => write_ids(f, "--gid-owner", &[(*first, *last)]),

@@ -4,6 +4,7 @@
 mod args;
 mod report;
 mod undo;
+mod watch;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -53,7 +54,9 @@ fn act(args: &Args) -> Result<()> {
         clean_up(args)
     } else {
         let intent = args.intent()?;
-        if action.dry_run {
+        if let Some(folder) = &args.what.services {
+            watch::run(args, intent, folder)
+        } else if action.dry_run {
             dry_run(args, &intent)
         } else {
             install(args, &intent)

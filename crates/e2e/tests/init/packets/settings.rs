@@ -1,5 +1,7 @@
 //! The configurations of the suite, as the flags that a person would write.
 
+use std::net::SocketAddr;
+
 use anyhow::{Result, anyhow};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
@@ -11,12 +13,14 @@ pub(crate) struct Setting {
     /// As it is written: `-i * -b 80`.
     pub(crate) name: String,
     pub(crate) flags: Flags,
+    /// Captured alone, where the back-end has sets: addresses with a port.
+    pub(crate) services: Option<Vec<SocketAddr>>,
     /// Of how many packets one is sent.
     pub(crate) every: usize,
 }
 
 /// Each says something that the others do not.
-const WRITTEN: [&str; 29] = [
+const WRITTEN: [&str; 31] = [
     "--sidecar",
     "-i *",
     "-b *",
@@ -46,6 +50,8 @@ const WRITTEN: [&str; 29] = [
     "-i * --exclude-groups 1000,1337",
     "--sidecar --sources 10.77.0.2,fd00:79::/64",
     "--sidecar --drop-invalid true",
+    "--services 10.96.0.10:80,192.0.2.7:8080,[fd00:96::10]:80 -b 80",
+    "--services 10.77.0.1:80,10.79.0.2:22,[2001:db8::7]:8080 -x 10.79.0.0/24 -o 8080",
 ];
 /// So many more are made up, the same ones in each run.
 const MADE_UP: usize = 36;
@@ -69,11 +75,16 @@ pub(crate) fn all() -> Result<Vec<Setting>> {
 }
 
 pub(crate) fn setting(name: String, every: usize) -> Setting {
-    let mut flags = Flags::default();
+    let (mut flags, mut services) = (Flags::default(), None);
     let mut words = name.split(' ');
     while let Some(flag) = words.next() {
         if flag == "--sidecar" {
             flags.sidecar = true;
+            continue;
+        }
+        if flag == "--services" {
+            let list = words.next().unwrap_or_default().split(',');
+            services = list.map(|service| service.parse().ok()).collect();
             continue;
         }
         let value = words.next().map(str::to_owned);
@@ -97,7 +108,12 @@ pub(crate) fn setting(name: String, every: usize) -> Setting {
             _ => panic!("{flag} is no flag of this table"),
         } = value;
     }
-    Setting { name, flags, every }
+    Setting {
+        name,
+        flags,
+        services,
+        every,
+    }
 }
 
 /// Each flag with some of these values, or not at all.

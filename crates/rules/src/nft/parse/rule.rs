@@ -1,6 +1,6 @@
 //! One rule of a listing.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
@@ -87,6 +87,7 @@ impl Reader {
                 self.add(operator == "!=", Test::Mark(mark));
                 Some(6)
             }
+            [ip @ ("ip" | "ip6"), "daddr", ".", header, "dport", ..] => self.services(ip, header, words),
             ["meta", key @ ("l4proto" | "skuid" | "skgid" | "mark"), ..] => self.value(2, key, "", words),
             [key @ ("skuid" | "skgid" | "mark" | "iifname" | "oifname"), ..] => self.value(1, key, "", words),
             [
@@ -122,10 +123,7 @@ impl Reader {
                 address_test(family, key, &values)?
             }
             ("tcp" | "udp" | "sctp", "sport" | "dport") => {
-                let protocol = Test::Protocol(protocol(header)?);
-                if !self.matches.iter().any(|found| found.test == protocol) {
-                    self.add(false, protocol);
-                }
+                self.protocol(header)?;
                 let ports = values.iter().map(|value| pair(value, |text| text.parse().ok()));
                 match (key, port_set(ports.collect::<Option<_>>()?)) {
                     ("dport", test) => test,
@@ -147,6 +145,45 @@ impl Reader {
         };
         self.add(negated, test);
         Some(start + used)
+    }
+
+    /// `ip daddr . tcp dport { 10.0.0.1 . 80, 10.0.0.2 . 443 }`.
+    fn services(&mut self, ip: &str, header: &str, words: &[Word]) -> Option<usize> {
+        const START: usize = 5;
+        let negated = words.get(START)?.raw() == "!=";
+        let mut used = START + usize::from(negated);
+        (words.get(used)?.raw() == "{").then_some(())?;
+        let mut services = vec![];
+        loop {
+            let [address, dot, port, end] = words.get(used + 1..used + 5)? else {
+                return None;
+            };
+            (dot.raw() == ".").then_some(())?;
+            services.push(SocketAddr::new(
+                address.text().parse().ok()?,
+                port.text().parse().ok()?,
+            ));
+            used += 4;
+            match end.raw() {
+                "," => {}
+                "}" => break,
+                _ => return None,
+            }
+        }
+        services.sort_unstable();
+        self.only(if ip == "ip" { Family::V4 } else { Family::V6 })?;
+        self.protocol(header)?;
+        self.add(negated, Test::DestinationServices(services));
+        Some(used + 1)
+    }
+
+    /// Which a test of a port says as well.
+    fn protocol(&mut self, header: &str) -> Option<()> {
+        let protocol = Test::Protocol(protocol(header)?);
+        if !self.matches.iter().any(|found| found.test == protocol) {
+            self.add(false, protocol);
+        }
+        Some(())
     }
 
     fn verdict(&mut self, raw: &[&str]) -> Option<usize> {

@@ -35,7 +35,7 @@ use super::all;
     weir init --cleanup                                take them out")]
 pub(crate) struct Args {
     #[command(flatten)]
-    what: What,
+    pub(super) what: What,
     #[command(flatten)]
     exempt: Exempt,
     #[command(flatten)]
@@ -48,7 +48,7 @@ pub(crate) struct Args {
 
 #[derive(clap::Args)]
 #[command(next_help_heading = "What is captured")]
-struct What {
+pub(super) struct What {
     /// Everything, both ways: -i '*' -b '*' -d 15020,15021,15090. A flag that is given as well replaces
     /// its part
     #[arg(long)]
@@ -56,6 +56,13 @@ struct What {
     /// A YAML file that says it (docs/capture.md); a flag that is given as well replaces its part
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+    /// Outbound, capture exactly what the services of these Kubernetes manifests have: their addresses, at their
+    /// ports. Takes --watch
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["istio_service_cidr", "istio_outbound_ports"])]
+    pub(super) services: Option<PathBuf>,
+    /// Stay, and keep the rules up to date with --services; at its end the rules are taken out
+    #[arg(long, requires = "services", conflicts_with_all = ["host", "dry_run", "cleanup"])]
+    pub(super) watch: bool,
     /// Outbound destinations: networks, or '*' for all
     #[arg(short = 'i', long, value_name = "CIDRS", env, hide_env_values = true)]
     istio_service_cidr: Option<String>,

@@ -46,10 +46,14 @@ pub(super) fn installed(intent: &Intent, plan: &Plan, choices: &[Choice], done: 
     text
 }
 
-fn outbound(intent: &Intent) -> String {
+/// What is captured of connections that are made in the namespace.
+pub(super) fn outbound(intent: &Intent) -> String {
     let outbound = &intent.outbound;
     let mut parts = vec![];
     match &outbound.cidrs {
+        _ if let Some(services) = &outbound.services => {
+            parts.push(format!("TCP to {} services' addresses and ports", services.len()));
+        }
         Selection::All => parts.push("all TCP".to_owned()),
         Selection::Only(nets) => {
             if !nets.is_empty() {

@@ -1,0 +1,90 @@
+//! `--services --watch`: the explicit mode. Exactly the addresses and ports of services are captured, for as
+//! long as this process keeps the rules up to date; at its end they are taken out, not left to grow stale.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use model::ServiceKind;
+use netsys::rules::{Done, Session};
+use registry::Snapshot;
+use rules::{Intent, Plan};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Args, all, may_write, notes, report, say};
+
+/// How long after a failure it is tried again.
+const AGAIN: Duration = Duration::from_secs(1);
+
+pub(super) fn run(args: &Args, mut intent: Intent, folder: &Path) -> Result<()> {
+    if !args.what.watch {
+        bail!(
+            "--services: services change, and rules that nobody keeps up to date would miss the new ones without a \
+             word; give --watch too, and let this process run, or name networks with -i"
+        );
+    }
+    may_write()?;
+    let (mut snapshots, manifests) = discovery::start_manifests(folder.to_owned(), None)?;
+    for problem in manifests.problems().iter() {
+        eprintln!("weir: note: {problem}");
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).context("cannot catch signals")?;
+        let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch signals")?;
+        let mut held = false;
+        loop {
+            let snapshot = snapshots.borrow_and_update().clone();
+            intent.outbound.services = Some(services(&snapshot));
+            match install(args, &intent) {
+                Ok((plan, session, done)) if !held => {
+                    held = true;
+                    notes(&plan);
+                    let choices = session.choices(&plan.families)?;
+                    say(&report::installed(&intent, &plan, &choices, &done))?;
+                }
+                Ok((_, _, done)) if done.changed => say(&format!("Now {}.\n", report::outbound(&intent)))?,
+                Ok(_) => {}
+                Err(error) if !held => return Err(error),
+                Err(error) => {
+                    eprintln!("weir: the rules are not up to date: {error:#}; trying again");
+                    snapshots.mark_changed();
+                    tokio::time::sleep(AGAIN).await;
+                }
+            }
+            tokio::select! {
+                changed = snapshots.changed() => changed.context("the manifests are no longer watched")?,
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+            }
+        }
+        Session::open(None)?.remove()?;
+        say("Taken out: nobody keeps the rules up to date any more.\n")
+    })
+}
+
+fn install(args: &Args, intent: &Intent) -> Result<(Plan, Session, Done)> {
+    let session = Session::open(args.action.backend()?)?;
+    let plan = rules::plan(intent, &session.facts()?).map_err(|mistakes| all(&mistakes))?;
+    let done = session.install(&plan)?;
+    Ok((plan, session, done))
+}
+
+/// Where clients connect to: virtual addresses, and endpoints where a service has none.
+fn services(snapshot: &Snapshot) -> Vec<SocketAddr> {
+    let headless = snapshot.by_endpoint.iter().filter(|(_, (cluster, _))| {
+        let service = snapshot.services.get(&cluster.service);
+        service.is_some_and(|service| service.kind == ServiceKind::Headless)
+    });
+    let all: BTreeSet<SocketAddr> = snapshot
+        .by_vip
+        .iter()
+        .map(|(address, _)| *address)
+        .chain(headless.map(|(address, _)| *address))
+        .collect();
+    all.into_iter().collect()
+}
