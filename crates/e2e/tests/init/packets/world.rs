@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use e2e::{Net, Pod};
+use e2e::{Net, Pod, until};
 use netsys::sock::original_dst;
 use rules::ruleset::IpProtocol;
 use rustix::process::{Gid, Uid};
@@ -209,6 +209,20 @@ pub(crate) fn sockets(
     Ok(sockets)
 }
 
+/// Asks by datagrams, of which any may be lost on the way there or back.
+fn ask(mut socket: &Socket) -> Result<Arrival> {
+    const TRY: Duration = Duration::from_millis(500);
+    socket.set_read_timeout(Some(TRY))?;
+    let mut buffer = [0; 256];
+    let length = until(PATIENCE, "an answer to a datagram", || {
+        socket
+            .write_all(b"?")
+            .and_then(|()| socket.read(&mut buffer))
+            .ok()
+    })?;
+    arrival(std::str::from_utf8(&buffer[..length])?)
+}
+
 /// Connects and reads where it arrived.
 pub(crate) fn connect(
     socket: &Socket,
@@ -223,10 +237,7 @@ pub(crate) fn connect(
     socket.set_read_timeout(Some(PATIENCE))?;
     let mut stream = socket;
     if protocol == IpProtocol::Udp {
-        stream.write_all(b"?")?;
-        let mut buffer = [0; 256];
-        let length = stream.read(&mut buffer)?;
-        return arrival(std::str::from_utf8(&buffer[..length])?);
+        return ask(socket);
     }
     let mut text = String::new();
     stream.read_to_string(&mut text)?;
