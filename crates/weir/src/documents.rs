@@ -36,7 +36,7 @@ fn the_list_of_metrics_is_that_of_the_code() {
     let _reports = proxy::Reports::new(&metrics, None, None);
     let (_, snapshots) = watch::channel(std::sync::Arc::default());
     let (_, problems) = watch::channel(std::sync::Arc::default());
-    drop(servers::metrics_routes(metrics.clone(), snapshots, problems));
+    drop(servers::scraper(metrics.clone(), snapshots, problems));
     let mut text = METRICS.to_owned();
     text.push_str("| metric | kind | labels | says |\n|---|---|---|---|\n");
     for it in metrics.descriptions() {

@@ -149,21 +149,20 @@ impl Servers {
 }
 
 fn put_together(places: Places, shown: Shown) -> Result<Vec<(Listener, Rc<Routes>)>> {
-    let metrics = Rc::new(metrics_routes(
-        shown.metrics,
-        shown.snapshots.clone(),
-        shown.problems.clone(),
-    ));
+    let scrape = scraper(shown.metrics, shown.snapshots.clone(), shown.problems.clone());
+    let metrics = Rc::new(metrics_routes(&scrape));
     let health = Rc::new(health_routes(shown.readiness, shown.drain.clone()));
     let socket = places.socket.as_deref().map(Socket::bind).transpose()?;
-    let admin = Rc::new(admin_routes(
+    let routes = admin_routes(
         shown.drain,
         shown.level,
         shown.snapshots,
         shown.problems,
         shown.dump,
         shown.listeners,
-    ));
+    );
+    // A proxy of `weir run` has no other place for them.
+    let admin = Rc::new(routes.get("/metrics", ALL_METRICS, move |_| scrape()));
     let mut all: Vec<_> = socket
         .into_iter()
         .map(|socket| (Listener::Unix(socket), Rc::clone(&admin)))
@@ -182,23 +181,31 @@ fn put_together(places: Places, shown: Shown) -> Result<Vec<(Listener, Rc<Routes
     Ok(all)
 }
 
-pub(crate) fn metrics_routes(
+const ALL_METRICS: &str = "All metrics, in OpenMetrics text";
+
+/// Answers with all metrics as they are at the time.
+pub(crate) type Scrape = Rc<dyn Fn() -> Reply>;
+
+pub(crate) fn scraper(
     metrics: Metrics,
     snapshots: watch::Receiver<Arc<Snapshot>>,
     problems: watch::Receiver<Arc<[Problem]>>,
-) -> Routes {
+) -> Scrape {
     let of_snapshot = Rc::new(SnapshotGauges::new(&metrics));
     let of_problems = Rc::new(ProblemGauges::new(&metrics));
     let of_conntrack = Rc::new(ConntrackGauges::new(&metrics));
-    let scrape = move || {
+    Rc::new(move || {
         of_snapshot.set(&snapshots.borrow());
         of_problems.set(&problems.borrow());
         of_conntrack.set();
         Reply::new(metrics::CONTENT_TYPE, metrics.encode())
-    };
-    let same = scrape.clone();
+    })
+}
+
+fn metrics_routes(scrape: &Scrape) -> Routes {
+    let (scrape, same) = (Rc::clone(scrape), Rc::clone(scrape));
     Routes::new("metrics")
-        .get("/metrics", "All metrics, in OpenMetrics text", move |_| scrape())
+        .get("/metrics", ALL_METRICS, move |_| scrape())
         .get("/stats/prometheus", "The same, under Envoy's path", move |_| {
             same()
         })

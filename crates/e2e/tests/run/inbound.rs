@@ -128,6 +128,24 @@ fn a_published_port_is_inbound_to_it() -> Result<()> {
                     .any(|line| line.contains("127.0.0.1") && line.contains(&row)),
                 "{pc:?}"
             );
+            if who == RunAs::Root {
+                let name = format!("{}.sock", program.id());
+                let runtime = std::env::var("XDG_RUNTIME_DIR").map(|dir| format!("{dir}/weir/{name}"));
+                let socket = runtime
+                    .ok()
+                    .filter(|path| std::path::Path::new(path).exists())
+                    .unwrap_or_else(|| format!("/tmp/weir-0/{name}"));
+                let metrics = laptop.pod.run(
+                    "curl",
+                    ["-sS", "--unix-socket", &socket, "http://localhost/metrics"],
+                )?;
+                let counted = metrics.text().lines().any(|line| {
+                    line.contains("direction=\"inbound\"")
+                        && line.contains("connections")
+                        && line.ends_with(" 2")
+                });
+                assert!(counted, "{}", metrics.text());
+            }
             program.signal(rustix::process::Signal::TERM)?;
             program.wait()?;
             let told = program.said();
