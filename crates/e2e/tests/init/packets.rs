@@ -184,6 +184,9 @@ fn check(case: &Case, socket: &Socket, ruleset: &Ruleset, world: &World, what: &
     Ok(verdict.fate)
 }
 
+/// How often a packet that fares otherwise than is said is sent again, from another port.
+const MORE_TRIES: usize = 3;
+
 /// All of these, by sender; answers how many were redirected.
 fn send(cases: &[&Case], held: &[Ruleset], world: &World, what: &str) -> Result<usize> {
     let senders = SENDERS.map(|(uid, gid, mark)| Origin::Socket { uid, gid, mark });
@@ -191,12 +194,23 @@ fn send(cases: &[&Case], held: &[Ruleset], world: &World, what: &str) -> Result<
     for origin in senders.into_iter().chain([Origin::Remote]) {
         let its: Vec<_> = cases.iter().filter(|case| case.origin == origin).collect();
         let to: Vec<_> = its.iter().map(|case| (case.protocol, case.to)).collect();
-        let sockets = match origin {
-            Origin::Remote => sockets(&world.other, (0, 0, 0), &to)?,
-            Origin::Socket { uid, gid, mark } => sockets(&world.pod, (uid, gid, mark), &to)?,
+        let make = |to: &[(IpProtocol, SocketAddr)]| match origin {
+            Origin::Remote => sockets(&world.other, (0, 0, 0), to),
+            Origin::Socket { uid, gid, mark } => sockets(&world.pod, (uid, gid, mark), to),
         };
+        let sockets = make(&to)?;
         for (case, socket) in its.into_iter().zip(&sockets) {
-            let fate = check(case, socket, of_family(held, case.to)?, world, what)?;
+            let ruleset = of_family(held, case.to)?;
+            let mut fate = check(case, socket, ruleset, world, what);
+            // By chance it has the source port of an earlier connection that was redirected to where this one goes,
+            // and that conntrack still knows: then the two are taken for one. With another port they are not.
+            for _ in 0..MORE_TRIES {
+                if fate.is_err() {
+                    let again = make(&[(case.protocol, case.to)])?;
+                    fate = check(case, &again[0], ruleset, world, what);
+                }
+            }
+            let fate = fate?;
             redirected += usize::from(matches!(fate, Fate::Redirect { .. }));
         }
     }

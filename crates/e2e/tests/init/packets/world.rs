@@ -50,6 +50,13 @@ impl World {
         let (pod, other) = (net.pod("client")?, net.pod("server")?);
         for pod in [&pod, &other] {
             pod.widen()?;
+            // So that what conntrack knows of a connection that has ended does not meet a later one.
+            for state in ["time_wait", "close", "fin_wait", "last_ack"] {
+                pod.sysctl(&format!("net/netfilter/nf_conntrack_tcp_timeout_{state}"), "1")?;
+            }
+            for timeout in ["udp_timeout", "udp_timeout_stream"] {
+                pod.sysctl(&format!("net/netfilter/nf_conntrack_{timeout}"), "1")?;
+            }
         }
         for address in ELSEWHERE
             .iter()
