@@ -44,7 +44,7 @@ flags! {
     DOWNSTREAM_PROTOCOL = 7, "DPE";
     /// `UPE`: the endpoint's message was malformed.
     UPSTREAM_PROTOCOL = 8, "UPE";
-    /// `NR`: no route of the service matches the host.
+    /// `NR`: the address that was asked for is no HTTP service any more.
     NO_ROUTE = 9, "NR";
     /// `LOOP`: the connection was made to the proxy's own port.
     LOOP = 10, "LOOP";
@@ -56,7 +56,7 @@ flags! {
     IDLE_TIMEOUT = 13, "IT";
     /// `DR`: the drain's deadline cut it off.
     DRAINED = 14, "DR";
-    /// `OV`: a limit of the proxy was reached.
+    /// `OV`: the proxy itself lacked what a connection takes.
     OVERLOAD = 15, "OV";
     /// `RT`: retried at least once.
     RETRIED = 16, "RT";

@@ -115,6 +115,14 @@ pub fn silence(socket: &impl AsFd) -> io::Result<Silence> {
     })
 }
 
+/// Whether nothing is left of the connection: it was reset, or ended in both directions.
+#[must_use]
+pub fn is_closed(socket: &impl AsFd) -> bool {
+    /// `TCP_CLOSE` of `linux/tcp_states.h`.
+    const CLOSED: u8 = 7;
+    sys::tcp_info(socket.as_fd()).is_ok_and(|info| info.tcpi_state == CLOSED)
+}
+
 /// Makes the kernel ask the peer's kernel whether it is there whenever nothing has come for `pause` (in
 /// whole seconds, at least one), and at once if that is so already.
 ///

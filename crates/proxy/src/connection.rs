@@ -12,7 +12,7 @@ use registry::{Cluster, Decision, Deny, Lease, Snapshot, Target};
 use tokio::net::TcpStream;
 
 use crate::capture::{Captured, Origin};
-use crate::detect::{self, First};
+use crate::detect::{self, First, Unsaid};
 use crate::dial::{self, Dialed, Undialed};
 use crate::http;
 use crate::life::Life;
@@ -117,22 +117,40 @@ impl Route {
     }
 
     /// Takes over what changed in the registry. Says whether the connection would still be routed here,
-    /// and read as HTTP.
+    /// and read as HTTP; where not, this route is not to be used any more.
     pub(crate) fn follow(&mut self, snapshot: &Snapshot, origin: &Origin) -> bool {
         let towards = match snapshot.decide(origin.direction, origin.original_dst, origin.local) {
             Decision::Cluster(cluster) => Towards::Cluster(cluster),
             Decision::Endpoint(cluster, target) => Towards::Target(cluster, target),
             Decision::Passthrough(_) | Decision::Deny(_) => return false,
         };
-        let is_http = towards.cluster().is_some_and(|cluster| {
-            cluster.name == self.name
-                && matches!(cluster.protocol.handling(), Handling::Http1 | Handling::Detect)
-        });
+        let is_http = towards
+            .cluster()
+            .is_some_and(|cluster| cluster.name == self.name && may_be_http(cluster.protocol));
         if is_http {
             self.towards = towards;
         }
         is_http
     }
+}
+
+/// Whether a connection that speaks HTTP/1 may be read as such on a port of this protocol.
+fn may_be_http(protocol: Protocol) -> bool {
+    matches!(protocol.handling(), Handling::Http1 | Handling::Detect)
+}
+
+/// The route of a connection that is known to speak HTTP/1, as the registry has it now; none where the
+/// address that it was made to is no service that speaks HTTP.
+pub(crate) fn route_http(worker: &Worker, origin: &Origin) -> Option<Route> {
+    let mut route = route(worker, origin).ok()?;
+    if route.cluster().is_none() || !may_be_http(route.protocol) {
+        return None;
+    }
+    if route.protocol != Protocol::Http {
+        route.protocol = Protocol::Http;
+        route.known_by = KnownBy::FirstBytes;
+    }
+    Some(route)
 }
 
 impl Drop for Route {
@@ -224,7 +242,7 @@ async fn prepare(worker: Rc<Worker>, captured: Captured, life: Life) -> Option<P
     if handling != Handling::Detect {
         return Some(Prepared::Bytes(flow.relay(worker, life)));
     }
-    let flow = wait_for_first_bytes(worker, flow).await?;
+    let flow = wait_for_first_bytes(worker, flow, &life).await?;
     if flow.route.protocol != Protocol::Http {
         return Some(Prepared::Bytes(flow.relay(worker, life)));
     }
@@ -320,14 +338,25 @@ fn refuse(worker: &Worker, origin: &Origin, denied: Deny, client: &TcpStream) {
 }
 
 /// A port that declares nothing: the endpoint is dialled already, and whoever speaks first decides.
-async fn wait_for_first_bytes(worker: &Rc<Worker>, mut flow: Flow) -> Option<Flow> {
-    let Ok(first) = detect::detect(&mut flow.client, &flow.dialed.stream).await else {
-        let outcome = Outcome {
-            flags: Flags::DOWNSTREAM_CLOSED,
-            ..Outcome::of(&flow.dialed)
-        };
-        outcome.report(worker, &flow.origin, &flow.route);
-        return None;
+async fn wait_for_first_bytes(worker: &Rc<Worker>, mut flow: Flow, life: &Life) -> Option<Flow> {
+    let settings = Arc::clone(&worker.snapshot().settings);
+    let first = match detect::detect(&mut flow.client, &flow.dialed.stream, life, &settings).await {
+        Ok(first) => first,
+        Err(unsaid) => {
+            let flags = match unsaid {
+                Unsaid::ClientBroke => Flags::DOWNSTREAM_CLOSED,
+                Unsaid::Idle => Flags::IDLE_TIMEOUT,
+                Unsaid::Cut => Flags::DRAINED,
+            };
+            let _ = sock::reset_on_close(&flow.client);
+            let _ = sock::reset_on_close(&flow.dialed.stream);
+            let outcome = Outcome {
+                flags,
+                ..Outcome::of(&flow.dialed)
+            };
+            outcome.report(worker, &flow.origin, &flow.route);
+            return None;
+        }
     };
     let First {
         protocol,

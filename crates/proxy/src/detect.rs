@@ -5,10 +5,11 @@ use std::io;
 use std::pin::Pin;
 use std::task::Poll;
 
-use model::Protocol;
+use model::{Protocol, Settings};
 use tokio::io::{AsyncRead, ReadBuf};
 use tokio::net::TcpStream;
 
+use crate::life::{Life, Signal};
 use crate::sni::{self, Hello};
 
 /// A request line longer than this is no request line; the bytes are carried as they are.
@@ -30,14 +31,41 @@ pub(crate) struct First {
     pub(crate) server_first: bool,
 }
 
-/// Waits until either side speaks, ends, or breaks. Bytes of the server are left unread.
+/// Why nobody knows what would have been spoken.
+#[derive(Debug)]
+pub(crate) enum Unsaid {
+    /// The client's connection broke. Of the server's, the relay finds out.
+    ClientBroke,
+    /// Nobody said anything for too long.
+    Idle,
+    /// The drain's deadline passed.
+    Cut,
+}
+
+/// Waits until either side speaks, ends, or breaks. Bytes of the server are left unread. A client that stops
+/// within what might become an HTTP request may wait for the server: after `headerTimeout` its bytes are
+/// carried as they are.
 ///
 /// # Errors
-/// Where the client's connection breaks. Of the server's, the relay finds out.
-pub(crate) async fn detect(client: &mut TcpStream, upstream: &TcpStream) -> io::Result<First> {
+/// Where neither will.
+pub(crate) async fn detect(
+    client: &mut TcpStream,
+    upstream: &TcpStream,
+    life: &Life,
+    settings: &Settings,
+) -> Result<First, Unsaid> {
     let mut bytes = Vec::new();
+    let mut is_first = true;
+    life.expire_in(settings.tcp_idle_timeout);
     loop {
         let client_ended = match poll_fn(|cx| {
+            while let Poll::Ready(signal) = life.poll_signal(cx) {
+                match signal {
+                    Signal::Expired => return Poll::Ready(Spoke::Nobody),
+                    Signal::Cut => return Poll::Ready(Spoke::Cut),
+                    Signal::Draining | Signal::Settled => {}
+                }
+            }
             if let Poll::Ready(result) = poll_more(client, cx, &mut bytes) {
                 return Poll::Ready(Spoke::Client(result));
             }
@@ -53,10 +81,24 @@ pub(crate) async fn detect(client: &mut TcpStream, upstream: &TcpStream) -> io::
                     server_first: true,
                 });
             }
-            Spoke::Client(read) => read? == 0,
+            Spoke::Cut => return Err(Unsaid::Cut),
+            Spoke::Nobody if bytes.is_empty() => return Err(Unsaid::Idle),
+            Spoke::Nobody => {
+                return Ok(First {
+                    protocol: Protocol::Tcp,
+                    bytes: bytes.into(),
+                    server_first: false,
+                });
+            }
+            Spoke::Client(read) => read.map_err(|_| Unsaid::ClientBroke)? == 0,
         };
         match classify(&bytes) {
-            None if !client_ended => {}
+            None if !client_ended => {
+                if is_first {
+                    life.expire_in(settings.header_timeout);
+                    is_first = false;
+                }
+            }
             found => {
                 let protocol = found.unwrap_or(Protocol::Tcp);
                 return Ok(First {
@@ -72,6 +114,9 @@ pub(crate) async fn detect(client: &mut TcpStream, upstream: &TcpStream) -> io::
 enum Spoke {
     Client(io::Result<usize>),
     Server,
+    /// In time.
+    Nobody,
+    Cut,
 }
 
 fn poll_more(
@@ -130,7 +175,13 @@ fn classify_line(bytes: &[u8]) -> Option<Protocol> {
 
 #[cfg(test)]
 mod tests {
+    use std::rc::Rc;
+    use std::time::Duration;
+
+    use tokio::io::AsyncWriteExt;
+
     use super::*;
+    use crate::life::Lives;
 
     #[test]
     fn first_bytes_say_what_is_spoken() {
@@ -158,6 +209,51 @@ mod tests {
         ];
         for (bytes, protocol) in table {
             assert_eq!(classify(bytes), protocol, "{:?}", String::from_utf8_lossy(bytes));
+        }
+    }
+
+    /// Detection between a client that says this and a server that says nothing, and what it comes to.
+    async fn detected(said: &[u8], settings: Settings, cut: bool) -> Result<First, Unsaid> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let to = listener.local_addr().unwrap();
+        let mut far = TcpStream::connect(to).await.unwrap();
+        let (mut client, _) = listener.accept().await.unwrap();
+        let upstream = TcpStream::connect(to).await.unwrap();
+        let _server = listener.accept().await.unwrap();
+        far.write_all(said).await.unwrap();
+        let lives = Rc::new(Lives::new());
+        let life = lives.begin();
+        let sweeps = async {
+            loop {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                if cut {
+                    lives.cut();
+                }
+                lives.sweep();
+            }
+        };
+        tokio::select! {
+            found = detect(&mut client, &upstream, &life, &settings) => found,
+            () = sweeps => unreachable!("it sweeps for ever"),
+        }
+    }
+
+    #[tokio::test]
+    async fn nobody_is_waited_for_without_end() {
+        let quick = Settings {
+            tcp_idle_timeout: Duration::ZERO,
+            header_timeout: Duration::ZERO,
+            ..Settings::default()
+        };
+        assert!(matches!(
+            detected(b"", quick.clone(), false).await,
+            Err(Unsaid::Idle)
+        ));
+        let first = detected(b"G", quick, false).await.unwrap();
+        assert_eq!((first.protocol, &*first.bytes), (Protocol::Tcp, &b"G"[..]));
+        for said in [&b""[..], b"G"] {
+            let ended = detected(said, Settings::default(), true).await;
+            assert!(matches!(ended, Err(Unsaid::Cut)), "{ended:?}");
         }
     }
 

@@ -83,10 +83,15 @@ pub(crate) async fn dial(worker: &Rc<Worker>, origin: &Origin, route: &Route) ->
             }
             Err(error) => error,
         };
-        flags.insert(Flags::UPSTREAM_CONNECT_FAILURE);
         tried.push(endpoint);
-        note_failure(worker, route, lease.as_ref());
-        let retry = route.may_retry(attempt);
+        let is_local = is_local(&error);
+        if is_local {
+            flags.insert(Flags::OVERLOAD);
+        } else {
+            flags.insert(Flags::UPSTREAM_CONNECT_FAILURE);
+            note_failure(worker, route, lease.as_ref());
+        }
+        let retry = !is_local && route.may_retry(attempt);
         worker.reports.event(origin, || Step::TryFailed {
             endpoint,
             why: error.to_string().into(),
@@ -190,6 +195,16 @@ fn note_failure(worker: &Worker, route: &Route, lease: Option<&Lease>) {
     if let (Some(lease), Some(cluster)) = (lease, route.cluster()) {
         worker.note_failure(cluster, lease.target());
     }
+}
+
+/// Whether the proxy itself lacked what it takes (descriptors, memory, a free port): that says nothing of the
+/// endpoint, and another one would fare no better.
+pub(crate) fn is_local(error: &io::Error) -> bool {
+    use libc::{EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    matches!(
+        error.raw_os_error(),
+        Some(EADDRNOTAVAIL | EMFILE | ENFILE | ENOBUFS | ENOMEM)
+    )
 }
 
 /// One connection to one address within `timeout`.

@@ -24,7 +24,7 @@ use std::future::poll_fn;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use model::Settings;
 use model::event::Flags;
@@ -34,7 +34,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::capture::Origin;
-use crate::connection::Route;
+use crate::connection::{self, Route};
 use crate::dial::Dialed;
 use crate::http1::{Malformed, RequestHead, Scan};
 use crate::life::{Life, Signal};
@@ -62,8 +62,12 @@ pub(crate) struct Client {
     version: u64,
     /// Requests so far.
     requests: u64,
+    /// When the first byte of the request under way was there.
+    began: Instant,
     /// Whether another request may be read after this one.
     stays: bool,
+    /// Whether the address that the connection was made to still leads to a service that speaks HTTP.
+    is_routed: bool,
     /// What happened before the client was known to speak HTTP.
     early: Option<Box<Early>>,
 }
@@ -153,7 +157,9 @@ impl Client {
             route,
             life,
             requests: 0,
+            began: Instant::now(),
             stays: true,
+            is_routed: true,
             early: (!first.is_empty() || dialed.is_some()).then(|| Box::new(Early { first, dialed })),
         })
     }
@@ -199,7 +205,9 @@ impl Client {
         next
     }
 
+    /// Comes when the client has begun to speak.
     async fn read_head(&mut self, buffer: &mut Buffer) -> Result<RequestHead, NoHead> {
+        self.began = Instant::now();
         self.life.expire_in(self.settings.header_timeout);
         let mut scan = Scan::default();
         poll_fn(|cx| {
@@ -240,6 +248,12 @@ impl Client {
         }
     }
 
+    /// Whether the client has sent more than was read, as far as the reactor knows: then this costs a system
+    /// call.
+    fn has_more(&self) -> bool {
+        matches!(self.stream.try_read(&mut [0]), Ok(read) if read > 0)
+    }
+
     /// Answers what is no request.
     async fn refuse(&mut self, buffer: &mut Buffer, no_head: NoHead) -> Next {
         let (status, flag, why) = match no_head {
@@ -258,7 +272,7 @@ impl Client {
                 format!("{malformed}; the request was not forwarded"),
             ),
         };
-        let mut request = Request::unread();
+        let mut request = Request::unread(self.began);
         request.flags.insert(flag);
         if status > 0 {
             self.stays = false;
@@ -342,8 +356,16 @@ impl Client {
         let Some((version, settings)) = newer else { return };
         self.version = version;
         self.settings = settings;
-        // What is no longer ours to read as HTTP ends with this request.
-        self.stays &= self.route.follow(&self.worker.snapshot(), &self.origin);
+        if self.route.follow(&self.worker.snapshot(), &self.origin) {
+            return;
+        }
+        // The address is another service's now, or nobody's. The application may have meant the one before,
+        // so that it is to connect anew; but the request goes where the address leads, or nowhere.
+        self.stays = false;
+        match connection::route_http(&self.worker, &self.origin) {
+            Some(route) => self.route = route,
+            None => self.is_routed = false,
+        }
     }
 
     /// Whose upstream connections it may use.

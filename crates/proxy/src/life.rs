@@ -157,6 +157,10 @@ pub(crate) struct Life {
 impl Life {
     /// Expires in about `time` (whole seconds, never early) unless moved before.
     pub(crate) fn expire_in(&self, time: Duration) {
+        // What was said of the deadline before is not true any more.
+        if self.entry.signal.get() == Some(Signal::Expired) {
+            self.entry.signal.set(None);
+        }
         let seconds = u32::try_from(time.as_secs()).unwrap_or(NEVER);
         self.entry
             .deadline
@@ -201,6 +205,47 @@ impl Drop for Waiting<'_> {
 impl Drop for Life {
     fn drop(&mut self) {
         self.lives.entries.borrow_mut().remove(self.key);
-        self.lives.ended.notify_one();
+        // All who wait: one of the listeners may have nobody to accept.
+        self.lives.ended.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn all_who_wait_for_a_place_look_again_when_one_is_free() {
+        let lives = Rc::new(Lives::new());
+        let life = lives.begin();
+        let (one, other) = (lives.ended.notified(), lives.ended.notified());
+        tokio::pin!(one, other);
+        for waiting in [one.as_mut(), other.as_mut()] {
+            assert!(!waiting.enable());
+        }
+        drop(life);
+        tokio::join!(one, other);
+    }
+
+    #[tokio::test]
+    async fn a_deadline_that_was_moved_has_not_passed() {
+        let lives = Rc::new(Lives::new());
+        let life = lives.begin();
+        life.entry.deadline.set(0);
+        lives.sweep();
+        life.expire_in(Duration::from_secs(3600));
+        lives.cut();
+        let told = poll_fn(|cx| life.poll_signal(cx)).await;
+        assert_eq!(told, Signal::Cut);
+        let nothing = poll_fn(|cx| Poll::Ready(life.poll_signal(cx).is_pending())).await;
+        assert!(nothing);
+
+        life.entry.deadline.set(0);
+        lives.sweep();
+        life.expire_in(Duration::from_secs(3600));
+        let nothing = poll_fn(|cx| Poll::Ready(life.poll_signal(cx).is_pending())).await;
+        assert!(nothing, "a deadline of before");
     }
 }

@@ -30,6 +30,11 @@ const BULK_BYTES: usize = 16 * 1024;
 const BULK_FADES: u8 = BULK_AFTER + 4;
 /// Turns a direction takes before it lets other connections run.
 const TURNS: u32 = 32;
+/// How often the side that has ended its stream is looked at while the other one goes on.
+const LOOK: Duration = Duration::from_secs(2);
+/// How long a client may go on sending what nobody takes any more, so that it reads the answer before it is
+/// told: closing over unread bytes resets, and a reset overtakes the answer.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// What a relay carried.
 #[derive(Debug)]
@@ -78,6 +83,8 @@ enum State {
     Open,
     /// The source ended; what is kept is still to be written.
     Ending,
+    /// The sink takes nothing any more; what the source still says is read and dropped.
+    Dropping,
     /// Everything is written; the sink has not been told of the end.
     Written,
     /// The sink has been told.
@@ -99,6 +106,10 @@ pub(crate) struct Relay {
     down: Leg,
     tap: Option<Box<Tap>>,
     idle: Duration,
+    /// How long nothing has moved, as of the last look.
+    still: Duration,
+    /// The side that broke, while the other one is still to be told all that it said.
+    broke: Option<How>,
 }
 
 impl Relay {
@@ -127,6 +138,8 @@ impl Relay {
             down: Leg::new(),
             tap,
             idle,
+            still: Duration::ZERO,
+            broke: None,
         }
     }
 
@@ -136,12 +149,51 @@ impl Relay {
         RelayFuture { relay: self, life }.await
     }
 
+    /// Whether one side has ended its stream while the other goes on.
+    fn has_one_ended(&self) -> bool {
+        (self.up.state == State::Done) != (self.down.state == State::Done)
+    }
+
+    /// Whether the client has the whole answer, and goes on sending what nobody takes.
+    fn is_lingering(&self) -> bool {
+        self.down.state == State::Done && self.up.state == State::Dropping
+    }
+
+    /// How long until the next look.
+    fn patience(&self) -> Duration {
+        match self.has_one_ended() {
+            true if self.is_lingering() => LINGER,
+            true => LOOK.min(self.idle),
+            false => self.idle,
+        }
+    }
+
+    /// Looks, when the time for it has come, whether this is to go on. Of a side that has ended its stream no
+    /// byte is awaited, so that its end would else be noticed by nobody.
+    fn look(&mut self) -> Option<How> {
+        if self.is_lingering() {
+            return self.broke;
+        }
+        self.still += self.patience();
+        if self.still >= self.idle {
+            Some(How::Idle)
+        } else if self.up.state == State::Done && sock::is_closed(&self.client) {
+            Some(How::ClientBroke)
+        } else if self.down.state == State::Done && sock::is_closed(&self.upstream) {
+            Some(How::UpstreamBroke)
+        } else {
+            None
+        }
+    }
+
     /// Closes both sides. A connection that did not end cleanly is reset on the other side, so that nobody
     /// takes a broken stream for a whole one.
     pub(crate) fn end(mut self, how: How) -> Ended {
         match how {
             How::Clean => {}
             How::ClientBroke => reset(&self.upstream),
+            // One that ended its stream, and then took no more, has said all it had to say.
+            How::UpstreamBroke if self.is_lingering() => {}
             How::UpstreamBroke => reset(&self.client),
             How::Idle | How::Cut => {
                 reset(&self.client);
@@ -176,7 +228,13 @@ impl Future for RelayFuture<'_> {
         let this = self.get_mut();
         if let Poll::Ready(signal) = this.life.poll_signal(cx) {
             match signal {
-                Signal::Expired => return Poll::Ready(How::Idle),
+                Signal::Expired => {
+                    if let Some(how) = this.relay.look() {
+                        return Poll::Ready(how);
+                    }
+                    this.life.expire_in(this.relay.patience());
+                    cx.waker().wake_by_ref();
+                }
                 Signal::Cut => return Poll::Ready(How::Cut),
                 Signal::Settled => {
                     // Best effort: a connection that is gone already has nothing to be watched.
@@ -196,34 +254,53 @@ impl Future for RelayFuture<'_> {
             buffers,
             relay.tap.as_deref_mut(),
         );
-        if let Poll::Ready(Err(broke)) = up {
-            return Poll::Ready(broke.of(How::ClientBroke, How::UpstreamBroke));
-        }
+        // Where a sink breaks, what came from it before is still passed on, down to its end.
+        let up = match up {
+            Poll::Ready(Err(Broke::Source)) => return Poll::Ready(relay.broke.unwrap_or(How::ClientBroke)),
+            Poll::Ready(Err(Broke::Sink)) => {
+                relay.broke.get_or_insert(How::UpstreamBroke);
+                relay.up.give_up(buffers);
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Ready(Ok(())) => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+        };
         let down = relay
             .down
             .poll(cx, &mut relay.upstream, &mut relay.client, buffers, None);
-        if let Poll::Ready(Err(broke)) = down {
-            return Poll::Ready(broke.of(How::UpstreamBroke, How::ClientBroke));
-        }
-        if relay.up.bytes + relay.down.bytes != before {
-            this.life.expire_in(relay.idle);
+        let down = match down {
+            Poll::Ready(Err(Broke::Source)) => return Poll::Ready(relay.broke.unwrap_or(How::UpstreamBroke)),
+            Poll::Ready(Err(Broke::Sink)) => {
+                let how = *relay.broke.get_or_insert(How::ClientBroke);
+                relay.down.give_up(buffers);
+                if relay.up.has_ended() {
+                    return Poll::Ready(how);
+                }
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            }
+            Poll::Ready(Ok(())) => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+        };
+        // A stream that ends after its side broke was reset; the write that failed has taken the error away.
+        if let (Some(how), true) = (relay.broke, relay.down.state == State::Written) {
+            return Poll::Ready(how);
         }
         if up.is_ready() && down.is_ready() {
             // Closing tells both sides; everything from both has been read.
-            return Poll::Ready(How::Clean);
+            return Poll::Ready(relay.broke.unwrap_or(How::Clean));
         }
+        let had_ended = relay.has_one_ended();
         relay.up.tell_end(&relay.upstream);
         relay.down.tell_end(&relay.client);
-        Poll::Pending
-    }
-}
-
-impl Broke {
-    fn of(self, source: How, sink: How) -> How {
-        match self {
-            Self::Source => source,
-            Self::Sink => sink,
+        if relay.up.bytes + relay.down.bytes != before {
+            relay.still = Duration::ZERO;
+            this.life.expire_in(relay.patience());
+        } else if relay.has_one_ended() && !had_ended {
+            this.life.expire_in(relay.patience());
         }
+        Poll::Pending
     }
 }
 
@@ -244,6 +321,20 @@ impl Leg {
             let _ = SockRef::from(sink).shutdown(std::net::Shutdown::Write);
             self.state = State::Done;
         }
+    }
+
+    /// Whether nothing more is to come of it.
+    fn has_ended(&self) -> bool {
+        matches!(self.state, State::Written | State::Done)
+    }
+
+    /// The sink broke.
+    fn give_up(&mut self, buffers: &Buffers) {
+        self.release(buffers);
+        self.state = match self.state {
+            State::Open | State::Dropping => State::Dropping,
+            State::Ending | State::Written | State::Done => State::Done,
+        };
     }
 
     fn release(&mut self, buffers: &Buffers) {
@@ -269,6 +360,15 @@ impl Leg {
                 State::Ending => {
                     self.state = State::Written;
                     return Poll::Ready(Ok(()));
+                }
+                State::Dropping => {
+                    let mut scratch = buffers.scratch();
+                    let mut buffer = ReadBuf::new(&mut scratch);
+                    ready!(Pin::new(&mut *source).poll_read(cx, &mut buffer)).map_err(|_| Broke::Source)?;
+                    if buffer.filled().is_empty() {
+                        self.state = State::Done;
+                    }
+                    continue;
                 }
                 State::Open => {}
             }

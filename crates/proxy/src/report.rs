@@ -13,7 +13,7 @@ use model::event::{AccessRecord, Event, Flags, Step};
 use model::settings::AccessLog;
 use model::{ClusterName, Direction};
 use runtime::lines::{Buffer, Lines};
-use runtime::metrics::{Counter, Family, Histogram, Label, Metrics};
+use runtime::metrics::{self, Counter, Family, Histogram, Label, Metrics};
 use tokio::sync::mpsc;
 
 use crate::capture::Origin;
@@ -196,7 +196,8 @@ impl Counters {
 
     /// Counts one HTTP request and its answer.
     pub(crate) fn request(&self, status: u16, received: u64, sent: u64, flags: Flags, duration: Duration) {
-        if let Some(counter) = self.requests.get(usize::from(status / 100)) {
+        // A code above 599 is to be taken as one of its last class (RFC 9110 section 15).
+        if let Some(counter) = self.requests.get(usize::from(status / 100).min(5)) {
             counter.inc();
         }
         self.bytes(received, sent);
@@ -242,6 +243,15 @@ impl Reporter {
             all.entry(key)
                 .or_insert_with(|| Rc::new(Counters::new(&self.families, direction, cluster))),
         )
+    }
+
+    /// Forgets the counters of clusters that nothing uses now, where there are many: a mesh changes. Their
+    /// figures stay.
+    pub(crate) fn forget_unused(&self) {
+        let mut all = self.counters.borrow_mut();
+        if all.len() > metrics::MOST_SERIES {
+            all.retain(|_, counters| Rc::strong_count(counters) > 1);
+        }
     }
 
     /// Tells a step to whoever watches.

@@ -368,6 +368,7 @@ async fn sweep(worker: Rc<Worker>) {
         ticks.tick().await;
         worker.lives.sweep();
         worker.handovers.set(HANDOVERS);
+        worker.reports.forget_unused();
         worker.with_snapshot(|snapshot| worker.pool.sweep(snapshot, worker.now()));
     }
 }

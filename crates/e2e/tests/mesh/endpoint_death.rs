@@ -30,12 +30,12 @@ fn slow_server(pod: &Pod) -> Result<Program> {
     Ok(program)
 }
 
-/// Runs the load on three endpoints; `die` is what happens to the third in the middle, and the load runs
-/// for `after` from then on.
+/// Runs the load on three endpoints; `die` is what happens in the middle to the third, or to the last two, and
+/// the load runs for `after` from then on.
 fn run(
     connections: u32,
     after: Duration,
-    die: impl FnOnce(&Mesh, &Pod, &mut Program) -> Result<()>,
+    die: impl FnOnce(&Mesh, &[Pod; 3], &mut [Program]) -> Result<()>,
 ) -> Result<()> {
     let mesh = Mesh::create()?;
     let pods = [
@@ -51,7 +51,7 @@ fn run(
     let rate = REQUESTS_A_SECOND;
     let (account, died) = steady_over(connections, &client, vip, "/", rate, || -> Result<()> {
         thread::sleep(BEFORE);
-        die(&mesh, &pods[2], &mut programs[2])?;
+        die(&mesh, &pods, &mut programs)?;
         thread::sleep(after);
         Ok(())
     });
@@ -76,8 +76,8 @@ fn nothing_failed(account: &Account, log: &str) {
 #[test]
 fn a_killed_endpoint_costs_no_request() -> Result<()> {
     CONNECTIONS.into_iter().try_for_each(|connections| {
-        run(connections, Duration::from_secs(3), |_, _, program| {
-            program.kill();
+        run(connections, Duration::from_secs(3), |_, _, programs| {
+            programs[2].kill();
             Ok(())
         })
     })
@@ -88,9 +88,18 @@ fn a_killed_endpoint_costs_no_request() -> Result<()> {
 #[test]
 fn an_endpoint_whose_link_is_cut_costs_no_request() -> Result<()> {
     CONNECTIONS.into_iter().try_for_each(|connections| {
-        run(connections, Duration::from_secs(9), |mesh, pod, _| {
-            mesh.net.cut(pod)
+        run(connections, Duration::from_secs(9), |mesh, pods, _| {
+            mesh.net.cut(&pods[2])
         })
+    })
+}
+
+/// As a node does that dies with two of the three: a request may meet one after the other.
+#[test]
+fn two_endpoints_cut_off_at_once_cost_no_request() -> Result<()> {
+    run(CONNECTIONS[0], Duration::from_secs(15), |mesh, pods, _| {
+        mesh.net.cut(&pods[1])?;
+        mesh.net.cut(&pods[2])
     })
 }
 

@@ -75,8 +75,10 @@ impl Exchange<'_> {
         self.upload.release(self.buffer);
         if self.client.stays {
             Next::Idle
-        } else {
+        } else if self.buffer.is_empty() && !self.client.has_more() {
             Next::Close
+        } else {
+            Next::Linger
         }
     }
 
@@ -156,7 +158,7 @@ impl Exchange<'_> {
             upstream: stream,
             lease: Some(lease),
             first,
-            request: std::mem::replace(&mut self.request, Request::unread()),
+            request: std::mem::replace(&mut self.request, Request::unread(self.client.began)),
         }))
     }
 

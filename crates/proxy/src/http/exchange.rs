@@ -342,12 +342,17 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    /// Waits for `future`, unless the exchange ends first.
+    /// Waits for `future`, which has a time of its own, unless the exchange ends first.
     pub(super) async fn unless_ended<T>(&mut self, future: impl Future<Output = T>) -> Result<T, Failure> {
         let mut future = pin!(future);
-        poll_fn(|cx| match self.poll_ended(cx) {
-            Poll::Ready(failure) => Poll::Ready(Err(failure)),
-            Poll::Pending => future.as_mut().poll(cx).map(Ok),
+        poll_fn(|cx| {
+            while let Poll::Ready(failure) = self.poll_ended(cx) {
+                // The deadline is that of what was waited for before.
+                if !matches!(failure, Failure::Idle) {
+                    return Poll::Ready(Err(failure));
+                }
+            }
+            future.as_mut().poll(cx).map(Ok)
         })
         .await
     }

@@ -11,6 +11,11 @@ pub(super) enum Failure {
     NoEndpoint,
     #[error("cannot connect to the endpoint: {0}")]
     Connect(Box<str>),
+    /// The proxy itself lacks something; it says nothing of the endpoint.
+    #[error("the proxy cannot make a connection: {0}")]
+    Local(Box<str>),
+    #[error("the address that was asked for is no HTTP service any more")]
+    NoRoute,
     /// Before any byte of an answer, on a connection that had been unused.
     #[error("the endpoint closed the unused connection")]
     Stale,
@@ -61,6 +66,8 @@ impl Failure {
         match self {
             Self::NoEndpoint => (503, Flags::NO_HEALTHY_UPSTREAM),
             Self::Connect(_) => (503, Flags::UPSTREAM_CONNECT_FAILURE),
+            Self::Local(_) => (503, Flags::OVERLOAD),
+            Self::NoRoute => (503, Flags::NO_ROUTE),
             // Not 502: the caller's own sidecar tries another endpoint on 503, where that is safe.
             Self::Stale | Self::Lost(_) | Self::Vanished | Self::Silent | Self::Unavailable => {
                 (503, Flags::UPSTREAM_CLOSED)

@@ -42,14 +42,14 @@ struct Words {
 
 impl Request {
     /// A request whose head was never read.
-    pub(super) fn unread() -> Self {
+    pub(super) fn unread(start: Instant) -> Self {
         Self {
             asked: Asked {
                 method: Method::Other,
                 version: Version::Http11,
                 upgrade: Upgrade::No,
             },
-            start: Instant::now(),
+            start,
             flags: Flags::default(),
             status: 0,
             tries: 0,
@@ -85,7 +85,7 @@ impl Request {
                 upgrade: head.upgrade,
             },
             words,
-            ..Self::unread()
+            ..Self::unread(client.began)
         };
         request.announce(client);
         request

@@ -63,6 +63,9 @@ struct Upstream {
 impl Exchange<'_> {
     /// Asks endpoints until one answers, or trying again is not safe, not allowed or of no use.
     pub(super) async fn ask(&mut self) -> Result<Answer, Failure> {
+        if !self.client.is_routed {
+            return Err(Failure::NoRoute);
+        }
         let mut tries = Tries::default();
         let dialed = self.client.early.take().and_then(|early| early.dialed);
         let mut way = match dialed.and_then(|dialed| self.adopt(dialed)) {
@@ -208,6 +211,7 @@ impl Exchange<'_> {
                     bulk: false,
                 });
             }
+            Ok(Err(error)) if dial::is_local(&error) => Failure::Local(error.to_string().into()),
             Ok(Err(error)) => {
                 self.client.note_failure(&target);
                 worker.pool.forget(self.client.side(), &target);

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use smallvec::SmallVec;
+
 use super::fields::{Length, Name, Options, members};
 use super::line::{Fields, StatusLine};
 use super::{Body, Edits, Malformed, Method, Scan, Span, Upgrade, Version};
@@ -77,6 +79,8 @@ struct Found {
     options: Options,
     edits: Edits,
     offers_http2: bool,
+    /// The lines that frame the body.
+    framing: SmallVec<[Span; 1]>,
 }
 
 impl Found {
@@ -85,8 +89,14 @@ impl Found {
         for field in fields {
             let field = field?;
             match Name::of(field.name) {
-                Name::ContentLength => found.length.content_length(field.value)?,
-                Name::TransferEncoding => found.length.transfer_encoding(field.value, version)?,
+                Name::ContentLength => {
+                    found.length.content_length(field.value)?;
+                    found.framing.push(field.line);
+                }
+                Name::TransferEncoding => {
+                    found.length.transfer_encoding(field.value, version)?;
+                    found.framing.push(field.line);
+                }
                 Name::Connection => {
                     found.options.read(fields.input, field.value)?;
                     found.edits.remove(field.line);
@@ -127,6 +137,11 @@ impl Found {
         } else {
             self.length.of_response()
         };
+        // They must not be there, and a reader who heeds them waits for a body that never comes (RFC 9112
+        // section 6.1, RFC 9110 sections 8.6 and 9.3.6).
+        if status < 200 || status == 204 || connected {
+            self.framing.iter().for_each(|line| self.edits.remove(*line));
+        }
         // A client of HTTP/1.0 cannot read chunks, and was not promised any.
         if asked.version == Version::Http10 && self.length == Length::Chunked {
             return Err(Malformed::TransferEncoding);

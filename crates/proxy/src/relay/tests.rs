@@ -239,3 +239,92 @@ fn a_silent_connection_ends_when_its_time_is_up_and_a_cut_one_at_once() {
         assert_eq!(lives.count(), 0);
     });
 }
+
+/// Sends until nobody takes it any more.
+async fn send_on(mut to: impl AsyncWriteExt + Unpin) {
+    while to.write_all(&[7; 4096]).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[test]
+fn an_answer_given_before_the_request_was_read_arrives_whole() {
+    on_one_thread(async {
+        for round in 0..20 {
+            let Rig {
+                mut client,
+                mut server,
+                relay,
+                ..
+            } = rig(b"", LONG).await;
+            let answer = noise(1200 + round);
+            let (mut client_in, client_out) = client.split();
+            let mut got = Vec::new();
+            let (_, end, ()) = tokio::join!(send_on(client_out), client_in.read_to_end(&mut got), async {
+                server.read_exact(&mut [0; 1024]).await.unwrap();
+                server.write_all(&answer).await.unwrap();
+                // Over unread bytes: a reset.
+                drop(server);
+            });
+            // Whether the write or the read is told of the reset is chance.
+            drop(end);
+            assert!(got == answer, "round {round}: {} bytes", got.len());
+            assert!(matches!(relay.await.unwrap().0, How::UpstreamBroke));
+        }
+    });
+}
+
+#[test]
+fn a_client_that_sends_on_reads_the_clean_end_of_its_answer() {
+    on_one_thread(async {
+        let Rig {
+            mut client,
+            mut server,
+            relay,
+            ..
+        } = rig(b"", LONG).await;
+        server.write_all(b"answer").await.unwrap();
+        server.shutdown().await.unwrap();
+        let mut got = [0; 6];
+        client.read_exact(&mut got).await.unwrap();
+        assert_eq!(client.read(&mut got).await.unwrap(), 0);
+        drop(server);
+        // Far more than sockets hold: it is taken, and dropped.
+        for _ in 0..2000 {
+            client.write_all(&[7; 4096]).await.unwrap();
+        }
+        drop(client);
+        assert!(matches!(relay.await.unwrap().0, How::UpstreamBroke));
+    });
+}
+
+#[test]
+fn a_reset_after_a_half_close_is_noticed() {
+    on_one_thread(async {
+        for is_client in [true, false] {
+            let rig = rig(b"", LONG).await;
+            let (mut breaks, mut stays) = match is_client {
+                true => (rig.client, rig.server),
+                false => (rig.server, rig.client),
+            };
+            breaks.shutdown().await.unwrap();
+            assert_eq!(stays.read(&mut [0; 8]).await.unwrap(), 0);
+            sock::reset_on_close(&breaks).unwrap();
+            drop(breaks);
+            while !rig.relay.is_finished() {
+                rig.lives.sweep();
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            let how = rig.relay.await.unwrap().0;
+            assert!(
+                matches!(
+                    (is_client, how),
+                    (true, How::ClientBroke) | (false, How::UpstreamBroke)
+                ),
+                "{how:?}"
+            );
+            // Neither side has to find out by itself.
+            assert!(stays.write_all(&[1; 10]).await.is_err() || stays.read(&mut [0; 8]).await.is_err());
+        }
+    });
+}

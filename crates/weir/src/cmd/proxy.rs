@@ -106,8 +106,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             mark: args.inbound_tproxy_mark,
         },
     };
-    let listeners = Listeners::bind(workers, inbound).map_err(|error| cannot_listen(error, inbound))?;
+    // First the ports that one proxy alone can have: on the others a second one would be dealt connections
+    // before it finds out that it is one too many.
     let mut places = Places::bind()?;
+    let listeners = Listeners::bind(workers, inbound).map_err(|error| cannot_listen(error, inbound))?;
     places.socket = Some(match args.admin_socket {
         Some(path) => path,
         None => socket::path()?,

@@ -1,9 +1,10 @@
 //! What goes wrong on the endpoint's side, and what is tried again.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use model::Settings;
 use model::settings::{Overrides, Policy};
+use model::{Direction, Settings};
 
 use super::stage::{Act, GET, OK, Server, Stage, answer, on_stage, send, settle};
 
@@ -497,5 +498,71 @@ fn an_endpoint_that_is_only_slow_is_waited_for() {
         server.go_on();
         assert_eq!(client.until("ok").await, OK);
         assert_eq!(stage.flags().await, "-");
+    });
+}
+
+#[test]
+fn a_service_that_took_over_the_address_answers_the_next_request() {
+    on_stage(async {
+        let old = Server::start(vec![[answer(OK), answer(OK), vec![Act::Wait]].concat()]).await;
+        let new = Server::start(vec![answer("HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nnew")]).await;
+        let stage = Stage::new(&[old.address]);
+        let mut client = stage.client().await;
+        client.ask(GET, "ok").await;
+        stage.replace_service(&[new.address]);
+        client.send(GET).await;
+        let answer = client.rest().await;
+        assert!(
+            answer.contains("connection: close") && answer.ends_with("new"),
+            "{answer}"
+        );
+        assert_eq!(old.read().len(), 1);
+
+        // None took over.
+        let mut client = stage.client().await;
+        client.send("GET ").await;
+        stage.remove_service();
+        client.send("/ HTTP/1.1\r\nHost: web\r\n\r\n").await;
+        let answer = client.rest().await;
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert_eq!(
+            (stage.flags().await, stage.flags().await),
+            ("-".into(), "-".into())
+        );
+        assert_eq!(stage.flags().await, "NR");
+    });
+}
+
+/// Sockets of a proxy that has run out of descriptors.
+struct NoneLeft;
+
+impl crate::config::Sockets for NoneLeft {
+    fn towards(&self, _: Direction, _: SocketAddr, _: IpAddr) -> std::io::Result<socket2::Socket> {
+        Err(std::io::Error::from_raw_os_error(libc::EMFILE))
+    }
+}
+
+#[test]
+fn what_the_proxy_lacks_is_no_fault_of_the_endpoint() {
+    on_stage(async {
+        let server = Server::start(vec![]).await;
+        let mut stage = Stage::new(&[server.address]);
+        std::rc::Rc::get_mut(&mut stage.worker)
+            .expect("nobody else has it")
+            .sockets = std::sync::Arc::new(NoneLeft);
+        for _ in 0..5 {
+            let answer = ask(&stage, GET).await;
+            assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+            let record = stage.record().await;
+            assert_eq!(
+                (record.flags.to_string(), record.http.expect("parsed").tries),
+                ("OV".to_owned(), 1)
+            );
+        }
+        let ejected = stage.worker.with_snapshot(|snapshot| {
+            let (_, target) = snapshot.by_endpoint.get(&server.address).expect("it is there");
+            target.state.is_ejected(stage.worker.now())
+        });
+        assert!(!ejected);
     });
 }

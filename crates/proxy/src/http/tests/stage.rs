@@ -46,6 +46,7 @@ pub(super) struct Stage {
     overrides: Overrides,
     events: tokio::sync::Mutex<mpsc::Receiver<Event>>,
     number: Cell<u64>,
+    name: Cell<&'static str>,
 }
 
 impl Stage {
@@ -66,6 +67,7 @@ impl Stage {
             overrides,
             events: tokio::sync::Mutex::new(events),
             number: Cell::new(0),
+            name: Cell::new("web"),
         };
         stage.set_endpoints(endpoints);
         stage
@@ -73,7 +75,7 @@ impl Stage {
 
     /// Puts other endpoints behind the service.
     pub(super) fn set_endpoints(&self, endpoints: &[SocketAddr]) {
-        let name = ObjectName::new("default", "web");
+        let name = ObjectName::new("default", self.name.get());
         let port_name: Arc<str> = "http".into();
         let endpoint = |address: &SocketAddr| Endpoint {
             port_name: Arc::clone(&port_name),
@@ -86,7 +88,7 @@ impl Stage {
         let vip: SocketAddr = VIP.parse().expect("an address");
         let service = Service {
             name: name.clone(),
-            host: "web.default.svc.cluster.local".into(),
+            host: format!("{}.default.svc.cluster.local", name.name).into(),
             kind: ServiceKind::ClusterIp(vec![vip.ip()]),
             ports: vec![ServicePort {
                 number: vip.port(),
@@ -106,6 +108,20 @@ impl Stage {
             service: name,
             endpoints: endpoints.iter().map(endpoint).collect(),
         });
+        self.worker.show(table.snapshot());
+    }
+
+    /// Another service takes the place of the present one: its address, its port.
+    pub(super) fn replace_service(&self, endpoints: &[SocketAddr]) {
+        self.remove_service();
+        self.name.set("other");
+        self.set_endpoints(endpoints);
+    }
+
+    pub(super) fn remove_service(&self) {
+        let name = ObjectName::new("default", self.name.get());
+        let mut table = self.table.borrow_mut();
+        table.apply(Update::ServiceGone(name));
         self.worker.show(table.snapshot());
     }
 

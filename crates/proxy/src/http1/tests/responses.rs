@@ -294,6 +294,16 @@ fn framing_and_persistence() {
 fn hop_fields_are_taken_out() {
     let table = [
         (
+            "HTTP/1.1 204 No Content\r\nServer: x\r\nTransfer-Encoding: chunked\r\n\r\n",
+            GET,
+            "HTTP/1.1 204 No Content\r\nServer: x\r\n\r\n",
+        ),
+        (
+            "HTTP/1.1 200 Connected\r\nContent-Length: 5\r\nServer: x\r\n\r\n",
+            CONNECT,
+            "HTTP/1.1 200 Connected\r\nServer: x\r\n\r\n",
+        ),
+        (
             "HTTP/1.1 200 OK\r\nServer: x\r\nConnection: keep-alive\r\nKeep-Alive: timeout=5\r\nContent-Length: 0\r\n\r\n",
             GET,
             "HTTP/1.1 200 OK\r\nServer: x\r\nContent-Length: 0\r\n\r\n",
