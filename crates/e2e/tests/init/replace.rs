@@ -39,6 +39,8 @@ fn replaced_under_load(backends: &[Backend]) -> Result<u32> {
     let net = Net::create()?;
     let pod = net.pod("client")?;
     pod.widen()?;
+    // However many connections a fast machine makes, conntrack's table must not fill up.
+    pod.sysctl("net/netfilter/nf_conntrack_tcp_timeout_time_wait", "1")?;
     pod.within(|| install(&sidecar(""), backends[0]))??;
     // Nobody has these addresses: only a captured connection comes about.
     let nobody = ["192.0.2.1:80", "[2001:db8::1]:80"];
