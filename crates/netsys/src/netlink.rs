@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use ipnet::IpNet;
+use rules::Family;
+use rules::plan::PolicyRoute;
 use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType};
 
 const ACK_ERROR: u16 = 2;
@@ -14,6 +16,11 @@ const NEW_LINK: u16 = 16;
 const NEW_ADDRESS: u16 = 20;
 const NEW_ROUTE: u16 = 24;
 const REMOVE_ADDRESS: u16 = 21;
+const REMOVE_ROUTE: u16 = 25;
+const NEW_POLICY: u16 = 32;
+const REMOVE_POLICY: u16 = 33;
+pub(crate) const LIST_ROUTES: u16 = 26;
+pub(crate) const LIST_POLICIES: u16 = 34;
 pub(crate) const LIST_LINKS: u16 = 18;
 pub(crate) const LIST_ADDRESSES: u16 = 22;
 
@@ -211,6 +218,39 @@ impl Changes {
         })
     }
 
+    /// Sends packets with a mark to a routing table of their own, by a rule with this `protocol`, which says
+    /// who made it.
+    pub fn policy(&mut self, policy: PolicyRoute, protocol: u8) -> &mut Self {
+        let what = format!("route mark {:#x} by table {}", policy.mark, policy.table);
+        self.message(NEW_POLICY, REQUEST_ACK | CREATE_EXCLUSIVE, what, |bytes| {
+            policy_rule(bytes, policy, protocol);
+        })
+    }
+
+    /// Takes away what [`Changes::policy`] made.
+    pub fn remove_policy(&mut self, policy: PolicyRoute, protocol: u8) -> &mut Self {
+        let what = format!("take away the routing rule of mark {:#x}", policy.mark);
+        self.message(REMOVE_POLICY, REQUEST_ACK, what, |bytes| {
+            policy_rule(bytes, policy, protocol);
+        })
+    }
+
+    /// Delivers everything that is routed by a table here, over loopback.
+    pub fn local_default(&mut self, policy: PolicyRoute, protocol: u8) -> &mut Self {
+        let what = format!("add the local route of table {}", policy.table);
+        self.message(NEW_ROUTE, self.create(), what, |bytes| {
+            local_route(bytes, policy, protocol);
+        })
+    }
+
+    /// Takes away what [`Changes::local_default`] made.
+    pub fn remove_local_default(&mut self, policy: PolicyRoute, protocol: u8) -> &mut Self {
+        let what = format!("take away the local route of table {}", policy.table);
+        self.message(REMOVE_ROUTE, REQUEST_ACK, what, |bytes| {
+            local_route(bytes, policy, protocol);
+        })
+    }
+
     /// Makes them all, in the calling thread's namespace. Needs `CAP_NET_ADMIN` over it.
     ///
     /// # Errors
@@ -261,6 +301,44 @@ impl Changes {
         self.what.push(what);
         self
     }
+}
+
+/// A `fib_rule_hdr` and its attributes.
+fn policy_rule(bytes: &mut Vec<u8>, policy: PolicyRoute, protocol: u8) {
+    const TO_TABLE: u8 = 1;
+    bytes.extend([address_family(policy.family), 0, 0, 0, 0, 0, 0, TO_TABLE]);
+    bytes.extend(0_u32.to_ne_bytes());
+    attribute(bytes, POLICY_MARK, &policy.mark.to_ne_bytes());
+    attribute(bytes, POLICY_MASK, &u32::MAX.to_ne_bytes());
+    attribute(bytes, TABLE, &policy.table.to_ne_bytes());
+    attribute(bytes, POLICY_PROTOCOL, &[protocol]);
+}
+
+/// An `rtmsg` and its attributes.
+fn local_route(bytes: &mut Vec<u8>, policy: PolicyRoute, protocol: u8) {
+    const OUTPUT_LINK: u16 = 4;
+    const SCOPE_HOST: u8 = 254;
+    bytes.extend([address_family(policy.family), 0, 0, 0]);
+    bytes.extend([0, protocol, SCOPE_HOST, ROUTE_LOCAL]);
+    bytes.extend(0_u32.to_ne_bytes());
+    attribute(bytes, OUTPUT_LINK, &LinkIndex::LOOPBACK.0.to_ne_bytes());
+    attribute(bytes, TABLE, &policy.table.to_ne_bytes());
+}
+
+/// Attributes of a routing rule; that of the table is also a route's.
+pub(crate) const POLICY_MARK: u16 = 10;
+pub(crate) const TABLE: u16 = 15;
+pub(crate) const POLICY_MASK: u16 = 16;
+pub(crate) const POLICY_PROTOCOL: u16 = 21;
+/// `RTN_LOCAL`.
+pub(crate) const ROUTE_LOCAL: u8 = 2;
+
+pub(crate) fn address_family(family: Family) -> u8 {
+    let number = match family {
+        Family::V4 => libc::AF_INET,
+        Family::V6 => libc::AF_INET6,
+    };
+    number as u8
 }
 
 /// Speaks rtnetlink.

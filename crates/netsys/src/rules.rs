@@ -5,6 +5,7 @@ mod choice;
 mod lock;
 mod native;
 mod nf_tables;
+mod policy;
 mod program;
 mod session;
 mod table;
@@ -16,7 +17,7 @@ use rules::{Plan, Ruleset};
 pub use self::choice::Choice;
 pub use self::lock::Lock;
 pub use self::program::{Backend, Programs};
-pub use self::session::{Done, Session};
+pub use self::session::{Done, Own, Session};
 
 /// What went wrong with the packet filter's programs.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +70,9 @@ pub enum Error {
         "the proxy needs ::6 on lo (set lo up, and net.ipv6.conf.lo.disable_ipv6=0, or switch IPv6 off everywhere)"
     )]
     Address(#[source] crate::netlink::Error),
+    /// What is marked could not be routed to the proxy.
+    #[error("TPROXY needs routes by marks (CONFIG_IP_MULTIPLE_TABLES and its like for IPv6), and lo up")]
+    Policy(#[source] crate::netlink::Error),
     /// A table that is no longer used would not go.
     #[error("cannot take away a table that Weir had made and that is empty now")]
     Table(#[source] std::io::Error),
@@ -91,10 +95,11 @@ fn advice(said: &str) -> &'static str {
         "\nIt needs CAP_NET_ADMIN in the namespace (and CAP_NET_RAW for legacy iptables): run as root, \
          or give the init container these capabilities"
     } else if said.contains("does not exist") || said.contains("No chain/target/match") {
-        "\nThe kernel lacks a module for it: load nf_nat, xt_REDIRECT, xt_owner, xt_comment (modprobe), \
+        "\nThe kernel lacks a module for it: load nf_nat, xt_REDIRECT, xt_owner, xt_comment, and for TPROXY \
+         xt_TPROXY, xt_connmark, xt_mark (modprobe), \
          or try another back-end with --backend"
     } else if said.contains("Could not process rule") {
-        "\nThe kernel lacks something of nf_tables for it: load nft_chain_nat, nft_redir, nft_reject_inet \
+        "\nThe kernel lacks something of nf_tables for it: load nft_chain_nat, nft_redir, nft_reject_inet, and for TPROXY nft_tproxy and nft_ct \
          (modprobe), or try another back-end with --backend"
     } else {
         ""

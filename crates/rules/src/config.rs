@@ -22,7 +22,7 @@ const fn field(path: &'static str, flag: &'static str, kept: fn(&mut Flags) -> &
     Field { path, flag, kept }
 }
 
-const FIELDS: [Field; 21] = [
+const FIELDS: [Field; 23] = [
     field("families", "--families", |to| &mut to.families),
     field("dropInvalid", "--drop-invalid", |to| &mut to.drop_invalid),
     field("proxy.uids", "-u (--proxy-uid)", |to| &mut to.proxy_uid),
@@ -61,6 +61,14 @@ const FIELDS: [Field; 21] = [
     field("inbound.mode", "-m (--istio-inbound-interception-mode)", |to| {
         &mut to.mode
     }),
+    field("inbound.tproxyMark", "-t (--istio-inbound-tproxy-mark)", |to| {
+        &mut to.tproxy_mark
+    }),
+    field(
+        "inbound.tproxyTable",
+        "-r (--istio-inbound-tproxy-route-table)",
+        |to| &mut to.tproxy_table,
+    ),
     field("inbound.port", "-z (--inbound-capture-port)", |to| {
         &mut to.inbound_port
     }),

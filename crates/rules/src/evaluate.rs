@@ -32,6 +32,8 @@ pub struct Packet {
     pub device: String,
     /// What conntrack makes of it.
     pub state: State,
+    /// The mark of its connection.
+    pub connection_mark: u32,
 }
 
 /// What conntrack makes of a packet.
@@ -77,6 +79,10 @@ pub enum Origin {
 pub struct Verdict {
     /// The end.
     pub fate: Fate,
+    /// Its mark then; what is routed by marks goes by this one.
+    pub mark: u32,
+    /// The mark of its connection then.
+    pub connection_mark: u32,
     /// Every rule that fitted, in order; the jump to a chain comes before what is in it.
     pub path: Vec<Step>,
     /// Which of the path decided; none where the packet passed every chain to its end.
@@ -88,6 +94,11 @@ pub struct Verdict {
 pub enum Fate {
     /// To a listener of the namespace.
     Redirect {
+        /// Its port.
+        port: u16,
+    },
+    /// To a transparent listener of the namespace, with its destination as it is.
+    Tproxy {
         /// Its port.
         port: u16,
     },
@@ -152,6 +163,8 @@ pub fn evaluate(ruleset: &Ruleset, packet: &Packet) -> Verdict {
     let fate = walk.fate(packet);
     Verdict {
         fate,
+        mark: walk.view.mark,
+        connection_mark: walk.view.connection_mark,
         path: walk.path,
         decided: walk.decided,
     }
@@ -190,6 +203,7 @@ struct View {
     /// Uid and gid; there is no socket on the way in.
     owner: Option<(u32, u32)>,
     mark: u32,
+    connection_mark: u32,
     state: State,
 }
 
@@ -210,6 +224,7 @@ impl View {
             out_device,
             owner,
             mark,
+            connection_mark: packet.connection_mark,
             state: packet.state,
         }
     }
@@ -220,7 +235,8 @@ struct Walk<'a> {
     view: View,
     path: Vec<Step>,
     decided: Option<usize>,
-    redirected: Option<u16>,
+    /// Where it goes instead: a [`Fate::Redirect`] or a [`Fate::Tproxy`].
+    redirected: Option<Fate>,
 }
 
 /// How a chain ended.
@@ -245,10 +261,7 @@ impl Walk<'_> {
     fn fate(&mut self, packet: &Packet) -> Fate {
         match self.pass(packet) {
             Err(fate) => fate,
-            Ok(()) => match self.redirected {
-                Some(port) => Fate::Redirect { port },
-                None => Fate::Direct,
-            },
+            Ok(()) => self.redirected.unwrap_or(Fate::Direct),
         }
     }
 
@@ -329,6 +342,22 @@ impl Walk<'_> {
                 self.redirect(*port);
                 Some(self.decide(End::Accepted))
             }
+            Target::Tproxy(port) => {
+                self.redirected = Some(Fate::Tproxy { port: *port });
+                Some(self.decide(End::Accepted))
+            }
+            Target::Mark(mark) => {
+                self.view.mark = *mark;
+                None
+            }
+            Target::SaveMark => {
+                self.view.connection_mark = self.view.mark;
+                None
+            }
+            Target::RestoreMark => {
+                self.view.mark = self.view.connection_mark;
+                None
+            }
             Target::Jump(name) | Target::Goto(name) => {
                 let Some(chain) = table.chain(name) else {
                     return Some(self.decide(End::Final(Fate::Unknown)));
@@ -353,7 +382,8 @@ impl Walk<'_> {
     fn decide(&mut self, end: End) -> End {
         let passes = matches!(end, End::Accepted | End::Returned);
         let last = self.path.last();
-        let redirects = last.is_some_and(|step| matches!(step.rule.target, Target::Redirect(_)));
+        let redirects =
+            last.is_some_and(|step| matches!(step.rule.target, Target::Redirect(_) | Target::Tproxy(_)));
         if !passes || self.redirected.is_none() || redirects {
             self.decided = self.path.len().checked_sub(1);
         }
@@ -361,7 +391,7 @@ impl Walk<'_> {
     }
 
     fn redirect(&mut self, port: u16) {
-        self.redirected = Some(port);
+        self.redirected = Some(Fate::Redirect { port });
         self.view.destination_port = port;
         self.view.destination = match (self.view.owner, self.view.source) {
             (None, _) => None,
@@ -420,11 +450,13 @@ impl Walk<'_> {
                 let to = SocketAddr::new(view.destination?, view.destination_port);
                 has_ports && services.binary_search(&to).is_ok()
             }
+            Test::Opens => view.protocol == IpProtocol::Tcp && view.state == State::New,
             Test::Uid(first, last) => (*first..=*last).contains(&view.owner?.0),
             Test::Uids(ranges) => within_any(ranges, view.owner?.0),
             Test::Gid(first, last) => (*first..=*last).contains(&view.owner?.1),
             Test::Gids(ranges) => within_any(ranges, view.owner?.1),
             Test::Mark(mark) => mark.matches(view.mark),
+            Test::ConnectionMark(mark) => mark.matches(view.connection_mark),
             Test::State(states) => is_in(view.state, states)?,
             Test::Comment(_) => true,
             Test::Other(_) => return None,

@@ -8,7 +8,7 @@ use model::ports;
 
 use crate::intent::{
     BadMark, Devices, Dns, Families, Inbound, InboundMode, Intent, LOOPBACK_V4, Outbound, Place, Proxy,
-    Selection, Signs, Uncarried,
+    Selection, Signs, SocketMark, Tproxy, Uncarried,
 };
 use crate::plan::{Family, Mistake};
 
@@ -33,6 +33,10 @@ pub struct Flags {
     pub proxy_mark: Option<String>,
     /// `-m`.
     pub mode: Option<String>,
+    /// `-t`.
+    pub tproxy_mark: Option<String>,
+    /// `-r`.
+    pub tproxy_table: Option<String>,
     /// `-b`.
     pub inbound_ports: Option<String>,
     /// `-d`.
@@ -81,7 +85,6 @@ impl Flags {
     /// All mistakes, in the order of the flags.
     pub fn intent(&self) -> Result<Intent, Vec<Mistake>> {
         let mut read = Reader::default();
-        read.mode(self.mode.as_deref());
         let intent = Intent {
             proxy: Proxy::Inside(self.signs(&mut read)),
             outbound: self.outbound(&mut read),
@@ -212,6 +215,41 @@ impl Flags {
         }
     }
 
+    fn mode(&self, read: &mut Reader) -> InboundMode {
+        const FLAG: &str = "-m (--istio-inbound-interception-mode)";
+        let usual = Tproxy::USUAL;
+        let mark = read.number(
+            "-t (--istio-inbound-tproxy-mark)",
+            self.tproxy_mark.as_deref(),
+            usual.mark.value,
+        );
+        let table = read.number(
+            "-r (--istio-inbound-tproxy-route-table)",
+            self.tproxy_table.as_deref(),
+            usual.table,
+        );
+        match self.mode.as_deref().unwrap_or_default() {
+            "" | "REDIRECT" => return InboundMode::Redirect,
+            "TPROXY" => {}
+            other => {
+                read.wrong(FLAG, format!("`{other}` is no mode; use REDIRECT or TPROXY"));
+                return InboundMode::Redirect;
+            }
+        }
+        if mark == Tproxy::SELF_CALL.value {
+            let problem = format!("{mark} is the mark of the proxy's calls to itself; give another one");
+            read.wrong("-t (--istio-inbound-tproxy-mark)", problem);
+        }
+        if RESERVED_TABLES.contains(&table) {
+            let problem = format!("{table} is one of the system's own tables; give another one");
+            read.wrong("-r (--istio-inbound-tproxy-route-table)", problem);
+        }
+        InboundMode::Tproxy(Tproxy {
+            mark: SocketMark::exact(mark),
+            table,
+        })
+    }
+
     fn inbound(&self, read: &mut Reader) -> Inbound {
         let ports = match preset(self.inbound_ports.as_deref(), self.sidecar) {
             Some("*") => Selection::All,
@@ -222,7 +260,7 @@ impl Flags {
             text => read.ports("-d (--istio-local-exclude-ports)", text.as_deref()),
         };
         Inbound {
-            mode: InboundMode::Redirect,
+            mode: self.mode(read),
             to_port: read.port(
                 "-z (--inbound-capture-port)",
                 self.inbound_port.as_deref(),
@@ -239,6 +277,9 @@ impl Flags {
         }
     }
 }
+
+/// Default, main and local.
+const RESERVED_TABLES: std::ops::RangeInclusive<u32> = 253..=255;
 
 /// As many as one rule of iptables has room for.
 const MOST_GROUPS: usize = 64;
@@ -258,13 +299,18 @@ impl Reader {
         self.mistakes.push(Mistake::new(flag, problem));
     }
 
-    fn mode(&mut self, text: Option<&str>) {
-        const FLAG: &str = "-m (--istio-inbound-interception-mode)";
-        match text.unwrap_or_default() {
-            "" | "REDIRECT" => {}
-            "TPROXY" => self.wrong(FLAG, "TPROXY is not there yet; use REDIRECT"),
-            other => self.wrong(FLAG, format!("`{other}` is no mode; use REDIRECT")),
-        }
+    /// Anything but zero, decimal or hexadecimal.
+    fn number(&mut self, flag: &str, text: Option<&str>, default: u32) -> u32 {
+        let text = text.unwrap_or_default().trim();
+        let number = match text.strip_prefix("0x") {
+            _ if text.is_empty() => return default,
+            Some(hex) => u32::from_str_radix(hex, 16),
+            None => text.parse(),
+        };
+        number.ok().filter(|number| *number != 0).unwrap_or_else(|| {
+            self.wrong(flag, format!("`{text}` is no number from 1 to {}", u32::MAX));
+            default
+        })
     }
 
     /// Items between commas; empty ones are dropped.

@@ -214,6 +214,33 @@ pub struct Inbound {
 pub enum InboundMode {
     /// NAT: the destination becomes the proxy, conntrack remembers the original.
     Redirect,
+    /// The packet goes to the proxy's socket as it is, and the application sees the client's address.
+    Tproxy(Tproxy),
+}
+
+/// What TPROXY needs besides a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tproxy {
+    /// On what the proxy sends to its application in a client's name, and so on the answers to it.
+    pub mark: SocketMark,
+    /// The routing table that leads what is marked back to the proxy.
+    pub table: u32,
+}
+
+impl Tproxy {
+    /// Those of istio-iptables.
+    pub const USUAL: Self = Self {
+        mark: SocketMark {
+            value: 1337,
+            mask: u32::MAX,
+        },
+        table: 133,
+    };
+    /// On the proxy's calls to its own workload, from where they are made to where they arrive.
+    pub const SELF_CALL: SocketMark = SocketMark {
+        value: 1338,
+        mask: u32::MAX,
+    };
 }
 
 /// DNS capture.
@@ -315,6 +342,15 @@ impl Inbound {
             ports: Selection::Only(vec![]),
             exclude_ports: vec![],
             exclude_sources: vec![],
+        }
+    }
+
+    /// What TPROXY needs, where that is the means.
+    #[must_use]
+    pub fn tproxy(&self) -> Option<Tproxy> {
+        match self.mode {
+            InboundMode::Redirect => None,
+            InboundMode::Tproxy(tproxy) => Some(tproxy),
         }
     }
 }

@@ -210,9 +210,37 @@ fn extension(name: &str, arguments: &[Word<'_>]) -> Target {
         ("REDIRECT", ["--to-ports", port]) if port.parse::<u16>().is_ok() => {
             Target::Redirect(port.parse().unwrap_or_default())
         }
+        (
+            "TPROXY",
+            ["--on-port", port]
+            | [
+                "--on-port",
+                port,
+                "--on-ip",
+                "0.0.0.0" | "::",
+                "--tproxy-mark",
+                "0x0/0x0",
+            ],
+        ) if port.parse::<u16>().is_ok() => Target::Tproxy(port.parse().unwrap_or_default()),
+        ("CONNMARK", ["--save-mark", "--nfmask", ALL_BITS, "--ctmask", ALL_BITS]) => Target::SaveMark,
+        ("CONNMARK", ["--restore-mark", "--nfmask", ALL_BITS, "--ctmask", ALL_BITS]) => Target::RestoreMark,
+        ("MARK", ["--set-xmark", mark]) if whole_mark(mark).is_some() => {
+            Target::Mark(whole_mark(mark).unwrap_or_default())
+        }
         _ if arguments.is_empty() => Target::Other(name.to_owned()),
         _ => Target::Other(format!("{name} {}", joined(arguments))),
     }
+}
+
+const ALL_BITS: &str = "0xffffffff";
+
+/// `0x53a/0xffffffff`.
+fn whole_mark(text: &str) -> Option<u32> {
+    let value = text
+        .strip_suffix(ALL_BITS)?
+        .strip_suffix('/')?
+        .strip_prefix("0x")?;
+    u32::from_str_radix(value, 16).ok()
 }
 
 /// The options that iptables has itself.
@@ -233,7 +261,18 @@ fn module_tests(module: &str, options: &[Word<'_>]) -> Option<Vec<Match>> {
     let mut options = options;
     while !options.is_empty() {
         let negated = options[0].raw == "!";
-        let [option, value, rest @ ..] = &options[usize::from(negated)..] else {
+        let options_here = &options[usize::from(negated)..];
+        if let ("tcp", [option, asked, set, rest @ ..]) = (module, options_here)
+            && (option.raw, asked.raw, set.raw) == ("--tcp-flags", "FIN,SYN,RST,ACK", "SYN")
+        {
+            tests.push(Match {
+                negated,
+                test: Test::Opens,
+            });
+            options = rest;
+            continue;
+        }
+        let [option, value, rest @ ..] = options_here else {
             return None;
         };
         tests.push(Match {
@@ -255,6 +294,7 @@ fn module_test(module: &str, option: &str, value: &str) -> Option<Test> {
         ("owner", "--uid-owner") => ids(value).map(|(first, last)| Test::Uid(first, last))?,
         ("owner", "--gid-owner") => ids(value).map(|(first, last)| Test::Gid(first, last))?,
         ("mark", "--mark") => Test::Mark(mark(value)?),
+        ("connmark", "--mark") => Test::ConnectionMark(mark(value)?),
         ("conntrack", "--ctstate") => Test::State(value.split(',').map(str::to_owned).collect()),
         ("comment", "--comment") => Test::Comment(value.to_owned()),
         _ => return None,

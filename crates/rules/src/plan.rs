@@ -14,7 +14,7 @@ use ipnet::IpNet;
 
 pub use self::clauses::PASSTHROUGH_V6_OURS;
 pub use self::prune::of_family;
-use crate::intent::{Dns, Families, Inbound, Intent, Place, Proxy, Selection, SocketMark, Uncarried};
+use crate::intent::{Dns, Families, Inbound, Intent, Place, Proxy, Selection, SocketMark, Tproxy, Uncarried};
 use crate::ruleset::IpProtocol;
 
 /// An address family.
@@ -109,8 +109,12 @@ pub struct Plan {
     pub inbound: Vec<Clause>,
     /// For each packet that arrives, before [`Plan::inbound`] is asked.
     pub arriving: Vec<Clause>,
+    /// For each packet that is made here, before [`Plan::outbound`] is asked.
+    pub sending: Vec<Clause>,
     /// For each packet that leaves, after [`Plan::outbound`] has been applied.
     pub leaving: Vec<Clause>,
+    /// What is to be routed by its mark.
+    pub policy_routes: Vec<PolicyRoute>,
     /// Whether `::6/128` must be on `lo`.
     pub passthrough_v6: bool,
     /// Whether only a back-end with sets can hold it.
@@ -123,9 +127,42 @@ impl Plan {
     /// Whether it asks for no rule at all.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        [&self.outbound, &self.inbound, &self.arriving, &self.leaving]
-            .iter()
-            .all(|clauses| clauses.is_empty())
+        [
+            &self.outbound,
+            &self.inbound,
+            &self.arriving,
+            &self.sending,
+            &self.leaving,
+        ]
+        .iter()
+        .all(|clauses| clauses.is_empty())
+    }
+}
+
+/// All packets with a mark are delivered here, whatever their destination: by a rule that sends them to a
+/// table of its own, and a route in it to everywhere.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PolicyRoute {
+    /// Of which family.
+    pub family: Family,
+    /// The mark, all of its bits.
+    pub mark: u32,
+    /// The table.
+    pub table: u32,
+}
+
+/// As the two commands of `ip` that make it.
+impl fmt::Display for PolicyRoute {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { family, mark, table } = self;
+        let (option, everywhere) = match family {
+            Family::V4 => ("-4", "0.0.0.0/0"),
+            Family::V6 => ("-6", "::/0"),
+        };
+        write!(
+            f,
+            "ip {option} rule add fwmark {mark} lookup {table}; ip {option} route add local {everywhere} dev lo table {table}"
+        )
     }
 }
 
@@ -169,6 +206,10 @@ pub enum Condition {
     SocketLacks(Vec<u32>),
     /// Conntrack can make nothing of it.
     Invalid,
+    /// It opens no TCP connection, but goes on with one.
+    Continues,
+    /// Its connection has this mark.
+    ConnectionHas(SocketMark),
 }
 
 /// One sign of a socket.
@@ -193,6 +234,14 @@ pub enum Action {
     Reject,
     /// Vanishes.
     Drop,
+    /// To the proxy's transparent listener on this port, with its destination as it is.
+    Tproxy(u16),
+    /// Goes where it was going, with this mark.
+    Mark(u32),
+    /// Goes where it was going, and its connection has its mark from now on.
+    SaveMark,
+    /// Goes where its connection's mark, which it then has, leads it.
+    RestoreMark,
 }
 
 /// Something that cannot be done as asked.
@@ -237,6 +286,7 @@ pub fn plan(intent: &Intent, facts: &Facts) -> Result<Plan, Vec<Mistake>> {
             "DNS is captured, and what cannot be carried rejected, only where the proxy is outside the namespace",
         ));
     }
+    mistakes.extend(tproxy_mistakes(intent));
     let families = [(Family::V4, &facts.ipv4), (Family::V6, &facts.ipv6)]
         .into_iter()
         .filter(|(family, _)| match intent.families {
@@ -256,6 +306,26 @@ pub fn plan(intent: &Intent, facts: &Facts) -> Result<Plan, Vec<Mistake>> {
         return Err(mistakes);
     }
     Ok(decide(intent, facts, families))
+}
+
+/// Marks that would be taken for each other.
+fn tproxy_mistakes(intent: &Intent) -> Option<Mistake> {
+    let tproxy = intent.inbound.tproxy()?;
+    let Proxy::Inside(signs) = &intent.proxy else {
+        return Some(Mistake::new("TPROXY", "needs the proxy inside the namespace"));
+    };
+    let used = [tproxy.mark, Tproxy::SELF_CALL];
+    let same = |sign: &&SocketMark| used.iter().any(|mark| sign.matches(mark.value));
+    signs.marks.iter().find(same).map(|sign| {
+        Mistake::new(
+            "--proxy-mark",
+            format!(
+                "{sign} matches {} or {}, which TPROXY puts on other packets; give another one, or none",
+                tproxy.mark,
+                Tproxy::SELF_CALL
+            ),
+        )
+    })
 }
 
 fn physical(devices: &[String]) -> Mistake {
@@ -291,7 +361,9 @@ fn decide(intent: &Intent, facts: &Facts, families: Vec<Family>) -> Plan {
         outbound: vec![],
         inbound: vec![],
         arriving: vec![],
+        sending: vec![],
         leaving: vec![],
+        policy_routes: vec![],
         passthrough_v6: false,
         needs_sets: intent.outbound.services.is_some(),
         notes: notes(intent, facts),
@@ -312,13 +384,26 @@ fn decide(intent: &Intent, facts: &Facts, families: Vec<Family>) -> Plan {
     };
     plan.inbound = clauses::inbound(intent);
     if intent.drop_invalid {
-        plan.arriving = clauses::arriving();
+        plan.arriving.push(clauses::invalid());
+    }
+    if let (Proxy::Inside(signs), Some(tproxy)) = (&intent.proxy, intent.inbound.tproxy()) {
+        plan.arriving.extend(clauses::tproxy::arriving(intent, tproxy));
+        plan.sending = clauses::tproxy::sending(signs, intent, tproxy);
+        let families = plan.families.iter();
+        let in_use = families.filter(|family| **family == Family::V4 || facts.ipv6 != Stack::Off);
+        plan.policy_routes = in_use
+            .map(|&family| PolicyRoute {
+                family,
+                mark: tproxy.mark.value,
+                table: tproxy.table,
+            })
+            .collect();
     }
     if let (Proxy::Outside { own, mark }, Uncarried::Reject) = (&intent.proxy, intent.uncarried) {
         plan.leaving = clauses::uncarried(own, *mark, &intent.outbound);
     }
     let calls_its_application = match &intent.proxy {
-        Proxy::Inside(_) => true,
+        Proxy::Inside(_) => intent.inbound.tproxy().is_none(),
         Proxy::Outside { mark, .. } => mark.is_some(),
     };
     plan.passthrough_v6 =
@@ -339,6 +424,13 @@ fn notes(intent: &Intent, facts: &Facts) -> Vec<String> {
             "groups to exclude count only where all groups are captured; here they have no effect".to_owned(),
         );
     }
+    notes.extend(intent.inbound.tproxy().map(|tproxy| {
+        format!(
+            "TPROXY needs a proxy that has CAP_NET_ADMIN and runs as \
+             `weir proxy --inbound-mode tproxy --inbound-tproxy-mark {}`",
+            tproxy.mark.value
+        )
+    }));
     let Inbound {
         ports,
         exclude_ports,

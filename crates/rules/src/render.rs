@@ -39,11 +39,19 @@ pub fn render_for(dialect: Dialect, plan: &Plan) -> Vec<Ruleset> {
 }
 
 fn of_family(dialect: Dialect, plan: &Plan, family: Family) -> Ruleset {
-    let [outbound, inbound, arriving, leaving] =
-        [&plan.outbound, &plan.inbound, &plan.arriving, &plan.leaving]
-            .map(|clauses| plan::of_family(clauses, family));
+    let [outbound, inbound, arriving, sending, leaving] = [
+        &plan.outbound,
+        &plan.inbound,
+        &plan.arriving,
+        &plan.sending,
+        &plan.leaving,
+    ]
+    .map(|clauses| plan::of_family(clauses, family));
     let filter = [("OUTPUT", OUTPUT_CHAIN, leaving, "what leaves")];
-    let mangle = [("PREROUTING", INBOUND_CHAIN, arriving, "what arrives")];
+    let mangle = [
+        ("PREROUTING", INBOUND_CHAIN, arriving, "what arrives"),
+        ("OUTPUT", OUTPUT_CHAIN, sending, "what is sent"),
+    ];
     let nat = [
         ("PREROUTING", INBOUND_CHAIN, inbound, "connections coming in"),
         ("OUTPUT", OUTPUT_CHAIN, outbound, "connections made here"),
@@ -135,6 +143,10 @@ fn rules(dialect: Dialect, clause: &Clause, family: Family) -> Vec<Rule> {
         Action::Redirect(port) => Target::Redirect(port),
         Action::Leave => Target::Return,
         Action::Drop => Target::Drop,
+        Action::Tproxy(port) => Target::Tproxy(port),
+        Action::Mark(mark) => Target::Mark(mark),
+        Action::SaveMark => Target::SaveMark,
+        Action::RestoreMark => Target::RestoreMark,
         Action::Reject => Target::Reject(
             match (dialect, family) {
                 (Dialect::Nft, _) => PORT_UNREACHABLE,
@@ -154,11 +166,18 @@ fn rules(dialect: Dialect, clause: &Clause, family: Family) -> Vec<Rule> {
                 matches.push(yes(Test::Protocol(IpProtocol::Tcp)));
             }
             matches.sort_by_key(|found| rank(&found.test));
-            matches.push(purpose(clause.purpose));
-            Rule {
-                matches,
+            matches
+        })
+        .flat_map(|matches| {
+            let rule = |target: &Target, about: &str| Rule {
+                matches: matches.iter().cloned().chain([purpose(about)]).collect(),
                 target: target.clone(),
-            }
+            };
+            // Where nobody listens, nftables goes on with the next rule; iptables drops of itself.
+            let falls_through = matches!((dialect, &target), (Dialect::Nft, Target::Tproxy(_)));
+            let stopped =
+                falls_through.then(|| rule(&Target::Drop, &format!("{}; no proxy", clause.purpose)));
+            std::iter::once(rule(&target, clause.purpose)).chain(stopped)
         })
         .collect()
 }
@@ -177,7 +196,8 @@ pub(crate) fn rank(test: &Test) -> u8 {
         Test::SourcePort(_)
         | Test::DestinationPort(_)
         | Test::DestinationPorts(_)
-        | Test::DestinationServices(_) => 5,
+        | Test::DestinationServices(_)
+        | Test::Opens => 5,
         _ => 6,
     }
 }

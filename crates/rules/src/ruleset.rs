@@ -142,6 +142,8 @@ pub enum Test {
     DestinationPorts(Vec<PortRange>),
     /// At one of these addresses and ports, sorted: `ip daddr . tcp dport { … }` of nftables.
     DestinationServices(Vec<SocketAddr>),
+    /// `-m tcp --tcp-flags FIN,SYN,RST,ACK SYN`: the first packet of a TCP connection.
+    Opens,
     /// `-m owner --uid-owner`, first and last.
     Uid(u32, u32),
     /// In one of these ranges: `skuid { … }` of nftables.
@@ -152,6 +154,8 @@ pub enum Test {
     Gids(Vec<(u32, u32)>),
     /// `-m mark --mark`.
     Mark(SocketMark),
+    /// `-m connmark --mark`.
+    ConnectionMark(SocketMark),
     /// `-m conntrack --ctstate`, the states' names.
     State(Vec<String>),
     /// `-m comment --comment`: always holds.
@@ -247,6 +251,14 @@ pub enum Target {
     Goto(String),
     /// `REDIRECT --to-ports PORT`.
     Redirect(u16),
+    /// `TPROXY --on-port PORT`: to the transparent socket there; where there is none the packet vanishes.
+    Tproxy(u16),
+    /// `MARK --set-xmark MARK/0xffffffff`.
+    Mark(u32),
+    /// `CONNMARK --save-mark`, all bits: the packet's to the connection.
+    SaveMark,
+    /// `CONNMARK --restore-mark`, all bits: the connection's to the packet.
+    RestoreMark,
     /// Any other extension, as the dump has it: `LOG --log-prefix x`.
     Other(String),
 }

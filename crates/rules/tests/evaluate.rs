@@ -29,6 +29,7 @@ fn packet(origin: Origin, protocol: IpProtocol, destination: &str, port: u16) ->
         destination_port: port,
         device: device.to_owned(),
         state: State::New,
+        connection_mark: 0,
     }
 }
 

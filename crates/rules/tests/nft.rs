@@ -126,6 +126,7 @@ fn to(destination: &str, port: u16) -> Packet {
         destination_port: port,
         device: "eth0".to_owned(),
         state: State::New,
+        connection_mark: 0,
     }
 }
 

@@ -55,6 +55,7 @@ fn explain(
             "eth0"
         }),
         state: State::New,
+        connection_mark: 0,
     };
     let verdict = evaluate(ruleset, &packet);
     let rule = match verdict.decided_by() {
@@ -68,7 +69,7 @@ fn explain(
         None => String::from("no rule"),
     };
     match verdict.fate {
-        Fate::Redirect { port } => format!("{rule}: to port {port}"),
+        Fate::Redirect { port } | Fate::Tproxy { port } => format!("{rule}: to port {port}"),
         fate => format!("{rule} says {fate:?} by the dump, but it came here: the rules have changed since"),
     }
 }

@@ -58,6 +58,7 @@ impl Contained {
             destination_port: to.port(),
             device: if is_own { "lo" } else { "eth0" }.to_owned(),
             state: State::New,
+            connection_mark: 0,
         };
         Ok(evaluate(held, &packet).fate)
     }

@@ -112,6 +112,7 @@ fn packet(case: &Case, source: IpAddr, state: State) -> Packet {
         destination_port: case.to.port(),
         device: case.device.to_owned(),
         state,
+        connection_mark: 0,
     }
 }
 
@@ -129,6 +130,7 @@ fn install(pod: &Pod, setting: &Setting, backend: Backend) -> Result<Vec<Ruleset
         drop(session);
         let mut dumps: Vec<_> = Session::open(Some(backend))?
             .own()
+            .rules
             .into_iter()
             .map(|(_, own)| own)
             .collect();

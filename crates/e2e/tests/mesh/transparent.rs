@@ -1,16 +1,23 @@
 //! Inbound TPROXY: the application sees its clients' own addresses, whether the flow is tracked or not.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Result, ensure};
 use e2e::manifests::Port;
 use e2e::weir::Sidecar;
-use e2e::{Mesh, Pod, Program, RunAs, servers};
+use e2e::{Mesh, Pod, Program, RunAs, servers, weir};
 
 /// More addresses of the client.
 const MORE: [&str; 2] = ["10.77.200.1", "10.77.200.2"];
 
-/// Marks what the proxy sends to the application, so that the answers come back to it.
+/// And those that nothing has been asked from yet: a socket of the proxy's in TIME_WAIT takes a connection from
+/// the same address and port to whoever listens there, even when the proxy is gone.
+const FRESH: [&str; 2] = ["10.77.200.3", "fd00:77::200:3"];
+
+/// Every back-end, as `--backend` names it.
+const BACKENDS: [&str; 3] = ["nft", "iptables-nft", "iptables-legacy"];
+
+/// Where what the proxy marks goes.
 const ROUTES: [&str; 4] = [
     "rule add fwmark 1337 lookup 133",
     "route add local 0.0.0.0/0 dev lo table 133",
@@ -18,23 +25,7 @@ const ROUTES: [&str; 4] = [
     "-6 route add local ::/0 dev lo table 133",
 ];
 
-/// With conntrack, which remembers by its own mark whose answers are to come back.
-const TRACKED: &str = "table inet test {
-    chain pre { type filter hook prerouting priority mangle;
-        meta l4proto tcp meta mark 1337 ct mark set meta mark accept
-        iifname lo accept
-        tcp dport { 15020, 15021 } accept
-        meta l4proto tcp socket transparent 1 accept
-        meta nfproto ipv4 meta l4proto tcp tproxy ip to :15006 accept
-        meta nfproto ipv6 meta l4proto tcp tproxy ip6 to :15006 accept
-    }
-    chain out { type route hook output priority mangle;
-        oifname lo accept
-        ct mark 1337 meta l4proto tcp meta mark set ct mark
-    }
-}";
-
-/// Without: the application's sockets inherit the mark (`tcp_fwmark_accept`).
+/// Without conntrack: the application's sockets inherit the mark (`tcp_fwmark_accept`).
 const UNTRACKED: &str = "table inet test {
     chain raw_pre { type filter hook prerouting priority raw; meta l4proto tcp notrack; }
     chain raw_out { type filter hook output priority raw; meta l4proto tcp notrack; }
@@ -50,15 +41,17 @@ const UNTRACKED: &str = "table inet test {
 struct Stage {
     server: Pod,
     client: Pod,
-    _running: (Mesh, Program, Sidecar),
+    sidecar: Sidecar,
+    service: [IpAddr; 2],
+    _running: (Mesh, [Program; 2]),
 }
 
 impl Stage {
-    /// A server with these rules, and its proxy; a client with several addresses.
-    fn set(rules: &str) -> Result<Self> {
+    /// A server with rules, and its proxy; a client with several addresses, which serves too.
+    fn set(rules: impl FnOnce(&Pod) -> Result<()>) -> Result<Self> {
         let mesh = Mesh::create()?;
         let (server, client) = (mesh.pod("server", "web")?, mesh.pod("client", "client")?);
-        mesh.service(
+        let service = mesh.service(
             "web",
             1,
             &[Port::new("http", 80, 8080), Port::new("tcp", 81, 8081)],
@@ -67,14 +60,12 @@ impl Stage {
         for more in MORE {
             client.ip(&format!("addr add {more}/16 dev eth0"))?;
         }
+        client.ip(&format!("addr add {}/16 dev eth0", FRESH[0]))?;
+        client.ip(&format!("addr add {}/64 dev eth0 nodad", FRESH[1]))?;
         for pod in [&server, &client] {
             pod.sysctl("net/ipv4/tcp_tw_reuse", "1")?;
         }
-        server.sysctl("net/ipv4/tcp_fwmark_accept", "1")?;
-        for route in ROUTES {
-            server.ip(route)?;
-        }
-        server.run("nft", [rules])?;
+        rules(&server)?;
         let site = "location / { return 200 $remote_addr; }";
         let nginx = servers::nginx_with(
             &server,
@@ -83,12 +74,15 @@ impl Stage {
             &format!("server {{ listen 8080; listen [::]:8080; listen 8081; listen [::]:8081; {site} }}"),
         )?;
         server.wait_listening(8081)?;
+        let other = servers::nginx(&client, mesh.dir(), 9000, site)?;
         let mode = ["--inbound-mode", "tproxy"];
         let sidecar = Sidecar::proxy_as(RunAs::ProxyNetAdmin, &server, &mesh.manifests, &mode)?;
         Ok(Self {
             server,
             client,
-            _running: (mesh, nginx, sidecar),
+            sidecar,
+            service,
+            _running: (mesh, [nginx, other]),
         })
     }
 
@@ -129,6 +123,43 @@ impl Stage {
         Ok(())
     }
 
+    /// What is made in the server's pod: out of it, to its own address, and to itself by way of the proxy.
+    fn check_calls_of_the_pod(&self) -> Result<()> {
+        for v6 in [false, true] {
+            let of = |pod: &Pod, port: u16| pod.at(port)[usize::from(v6)];
+            let own = of(&self.server, 0).ip();
+            let service = SocketAddr::new(self.service[usize::from(v6)], 80);
+            for to in [of(&self.client, 9000), of(&self.server, 8080), service] {
+                let url = format!("http://{to}/");
+                let said = self.server.run("curl", ["-gsSf", "--max-time", "15", &url])?;
+                assert_eq!(said.text(), own.to_string(), "{url}");
+            }
+        }
+        Ok(())
+    }
+
+    /// Without a proxy nobody comes in; without rules everybody does.
+    fn check_end(self) -> Result<()> {
+        drop(self.sidecar);
+        for (to, from) in self.server.at(8080).into_iter().zip(FRESH) {
+            let url = format!("http://{to}/");
+            let asked = self.client.try_run(
+                RunAs::Root,
+                "curl",
+                ["-gsS", "--max-time", "2", "--interface", from, &url],
+            )?;
+            assert!(!asked.status.success(), "{url} got past: {}", asked.text());
+        }
+        weir::run(&self.server, &["init", "--cleanup"])?;
+        let made = routes(&self.server)?;
+        assert!(!made.contains("fwmark") && !made.contains("133"), "{made}");
+        for to in self.server.at(8080) {
+            let url = format!("http://{to}/");
+            self.client.run("curl", ["-gsSf", "--max-time", "15", &url])?;
+        }
+        Ok(())
+    }
+
     /// Conntrack entries of TCP in the server's namespace.
     fn tracked(&self) -> Result<usize> {
         let listed = self.server.run("cat", ["/proc/net/nf_conntrack"])?.text();
@@ -136,20 +167,121 @@ impl Stage {
     }
 }
 
-#[test]
-fn the_application_sees_its_clients_addresses() -> Result<()> {
-    let stage = Stage::set(TRACKED)?;
+/// As a person would do it, once and again.
+fn init(server: &Pod, backend: &str) -> Result<()> {
+    let flags = ["init", "--sidecar", "-m", "TPROXY", "--backend", backend];
+    let said = weir::run(server, &flags)?;
+    ensure!(
+        said.text().contains("by TPROXY") && said.errors().contains("CAP_NET_ADMIN"),
+        "{}{}",
+        said.text(),
+        said.errors()
+    );
+    let before = routes(server)?;
+    let said = weir::run(server, &flags)?.text();
+    ensure!(said.contains("Nothing to do"), "{backend}: {said}");
+    ensure!(routes(server)? == before, "a second run has changed the routes");
+    Ok(())
+}
+
+/// Routing rules, and routes that others than the kernel have made.
+fn routes(pod: &Pod) -> Result<String> {
+    let mut all = String::new();
+    for family in ["-4", "-6"] {
+        all += &pod.run("ip", [family, "rule"])?.text();
+        let routes = pod.run("ip", [family, "route", "show", "table", "all"])?.text();
+        let made = routes.lines().filter(|line| !line.contains("proto kernel"));
+        all += &made.collect::<Vec<_>>().join("\n");
+    }
+    Ok(all)
+}
+
+fn tracked(backend: &'static str) -> Result<Stage> {
+    let stage = Stage::set(|server| init(server, backend))?;
     stage.check_addresses()?;
     stage.check_load()?;
     assert!(stage.tracked()? > 0, "the list of conntrack entries works");
-    Ok(())
+    stage.check_calls_of_the_pod()?;
+    Ok(stage)
+}
+
+#[test]
+fn the_application_sees_its_clients_addresses_by_nft() -> Result<()> {
+    tracked(BACKENDS[0])?.check_end()
+}
+
+#[test]
+fn the_application_sees_its_clients_addresses_by_iptables_nft() -> Result<()> {
+    tracked(BACKENDS[1])?.check_end()
+}
+
+#[test]
+fn the_application_sees_its_clients_addresses_by_iptables_legacy() -> Result<()> {
+    tracked(BACKENDS[2])?.check_end()
 }
 
 #[test]
 fn an_untracked_flow_leaves_no_conntrack_entry() -> Result<()> {
-    let stage = Stage::set(UNTRACKED)?;
+    let stage = Stage::set(|server| {
+        server.sysctl("net/ipv4/tcp_fwmark_accept", "1")?;
+        for route in ROUTES {
+            server.ip(route)?;
+        }
+        server.run("nft", [UNTRACKED]).map(drop)
+    })?;
     stage.check_addresses()?;
     stage.check_load()?;
     assert_eq!(stage.tracked()?, 0);
+    Ok(())
+}
+
+#[test]
+fn what_was_in_the_way_of_the_routes_is_mended_and_all_of_it_goes() -> Result<()> {
+    let pod = Pod::bare("pod", "10.77.0.1".parse()?, "fd00:77::1".parse()?)?;
+    pod.ip("link set lo up")?;
+    pod.ip("link add eth0 type veth peer name other")?;
+    pod.ip("link set eth0 up")?;
+    pod.ip("rule add fwmark 1337 to 192.0.2.0/24 lookup 77")?;
+    for backend in BACKENDS {
+        let before = routes(&pod)?;
+        init(&pod, backend)?;
+        let made = routes(&pod)?;
+        assert_eq!(made.matches("fwmark 0x539 lookup 133").count(), 2, "{made}");
+        assert_eq!(
+            made.matches("local default dev lo table 133").count(),
+            2,
+            "{made}"
+        );
+        // Drift of each kind.
+        for drift in [
+            "rule del fwmark 1337 lookup 133",
+            "-6 route del local ::/0 dev lo table 133",
+            "rule add fwmark 1337 lookup 133 protocol 87",
+        ] {
+            pod.ip(drift)?;
+            let again = ["init", "--sidecar", "-m", "TPROXY", "--backend", backend];
+            let said = weir::run(&pod, &again)?.text();
+            assert!(said.contains("Captured"), "{backend}, {drift}: {said}");
+            let now = routes(&pod)?;
+            assert_eq!(now.matches("lookup 133").count(), 2, "{backend}, {drift}: {now}");
+            assert_eq!(now.matches("table 133").count(), 2, "{backend}, {drift}: {now}");
+        }
+        // Other numbers replace; the other mode needs none of it.
+        weir::run(
+            &pod,
+            &["init", "--sidecar", "-m", "TPROXY", "-t", "7", "-r", "300"],
+        )?;
+        let other = routes(&pod)?;
+        assert!(
+            !other.contains("lookup 133") && !other.contains("table 133"),
+            "{other}"
+        );
+        assert_eq!(other.matches("fwmark 0x7 lookup 300").count(), 2, "{other}");
+        weir::run(&pod, &["init", "--sidecar"])?;
+        assert_eq!(routes(&pod)?, before);
+        init(&pod, backend)?;
+        weir::run(&pod, &["init", "--cleanup"])?;
+        assert_eq!(routes(&pod)?, before);
+    }
     Ok(())
 }

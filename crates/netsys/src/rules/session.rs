@@ -2,13 +2,13 @@
 //! and either everything that a plan asks for holds at the end or everything is as it was.
 
 use rules::diff::changes;
-use rules::plan::{PASSTHROUGH_V6_OURS, PassthroughV6, Stack};
+use rules::plan::{PASSTHROUGH_V6_OURS, PassthroughV6, PolicyRoute, Stack};
 use rules::{Facts, Family, Plan, Ruleset};
 
 use super::choice::{Choice, Held, choose};
 use super::native::{self, Native};
 use super::program::{Backend, Programs};
-use super::{Error, Lock, apply, table};
+use super::{Error, Lock, apply, policy, table};
 use crate::links;
 
 /// The rules of the calling thread's namespace, under its lock.
@@ -18,6 +18,16 @@ pub struct Session {
     forced: Option<Backend>,
     families: [Held; 2],
     native: Native,
+    policy_routes: Vec<PolicyRoute>,
+}
+
+/// What of ours a namespace holds, or is to hold.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Own {
+    /// The rules, with what writes them.
+    pub rules: Vec<(Backend, Ruleset)>,
+    /// What is routed by its mark.
+    pub policy_routes: Vec<PolicyRoute>,
 }
 
 /// What a session did.
@@ -39,6 +49,7 @@ impl Session {
             _lock: lock,
             forced,
             native: Native::read(&tables)?,
+            policy_routes: policy::ours().map_err(Error::Facts)?,
             families: Family::ALL.map(|family| Held::read(family, &tables)),
         })
     }
@@ -76,18 +87,24 @@ impl Session {
     /// Whether any rule of ours is there.
     #[must_use]
     pub fn has_rules(&self) -> bool {
-        self.native.is_there() || self.all().any(|(_, held)| !held.own().tables.is_empty())
+        self.native.is_there()
+            || !self.policy_routes.is_empty()
+            || self.all().any(|(_, held)| !held.own().tables.is_empty())
     }
 
     /// What of ours is there, to be [put back](Self::put_back) later.
     #[must_use]
-    pub fn own(&self) -> Vec<(Backend, Ruleset)> {
+    pub fn own(&self) -> Own {
         let native = self.native.held().iter();
-        self.all()
+        let rules = self
+            .all()
             .map(|(programs, held)| (programs.backend, held.own()))
             .filter(|(_, own)| !own.tables.is_empty())
-            .chain(native.map(|held| (Backend::Nft, held.clone())))
-            .collect()
+            .chain(native.map(|held| (Backend::Nft, held.clone())));
+        Own {
+            rules: rules.collect(),
+            policy_routes: self.policy_routes.clone(),
+        }
     }
 
     /// Makes the namespace hold what the plan asks for and nothing else of ours, or leaves it as it was.
@@ -115,7 +132,11 @@ impl Session {
             let ruleset = rendered.iter().find(|ruleset| ruleset.family == choice.family)?;
             Some((choice.backend, ruleset.clone()))
         });
-        self.converge(&targets.collect::<Vec<_>>(), plan.passthrough_v6)
+        let wanted = Own {
+            rules: targets.collect(),
+            policy_routes: plan.policy_routes.clone(),
+        };
+        self.converge(&wanted, plan.passthrough_v6)
     }
 
     /// Removes everything of ours from every back-end.
@@ -123,19 +144,23 @@ impl Session {
     /// # Errors
     /// Where a program or the kernel refuses.
     pub fn remove(&self) -> Result<Done, Error> {
-        self.converge(&[], false)
+        self.converge(&Own::default(), false)
     }
 
     /// Makes the namespace hold what [`Session::own`] told of an earlier one.
     ///
     /// # Errors
     /// Where a program or the kernel refuses.
-    pub fn put_back(&self, own: &[(Backend, Ruleset)]) -> Result<Done, Error> {
-        let had_address = own.iter().any(|(_, ruleset)| remembers_address(ruleset));
+    pub fn put_back(&self, own: &Own) -> Result<Done, Error> {
+        let had_address = own.rules.iter().any(|(_, ruleset)| remembers_address(ruleset));
         self.converge(own, had_address)
     }
 
-    fn converge(&self, targets: &[(Backend, Ruleset)], passthrough_v6: bool) -> Result<Done, Error> {
+    fn converge(&self, wanted: &Own, passthrough_v6: bool) -> Result<Done, Error> {
+        let Own {
+            rules: targets,
+            policy_routes,
+        } = wanted;
         let mut steps: Vec<_> = self
             .all()
             .map(|(programs, held)| self.iptables_step(programs, held, targets))
@@ -147,18 +172,34 @@ impl Session {
 
         let before = self.passthrough_v6()?;
         let mut taken = 0;
-        let result = steps
-            .iter()
-            .try_for_each(|step| {
+        // Routes before the rules that mark packets for them, and away after them.
+        let result = policy::add(policy_routes).and_then(|routes_changed| {
+            for step in &steps {
                 taken += 1;
-                step.take()
-            })
-            .and_then(|()| change_address(before, passthrough_v6));
+                step.take()?;
+            }
+            let address_changed = change_address(before, passthrough_v6)?;
+            Ok(policy::remove_others(policy_routes)? | address_changed | routes_changed)
+        });
         match result {
-            Ok(address_changed) => Ok(Done {
-                changed: address_changed || !steps.is_empty(),
+            Ok(changed) => Ok(Done {
+                changed: changed || !steps.is_empty(),
             }),
-            Err(error) => Err(undo(&steps[..taken], error)),
+            Err(error) => Err(self.undo(&steps[..taken], error)),
+        }
+    }
+
+    /// Puts back what was there before a step failed.
+    fn undo(&self, taken: &[Step<'_>], error: Error) -> Error {
+        let steps = taken.iter().try_for_each(Step::take_back);
+        let routes =
+            policy::add(&self.policy_routes).and_then(|_| policy::remove_others(&self.policy_routes));
+        match steps.and(routes) {
+            Ok(_) => error,
+            Err(also) => Error::HalfDone {
+                error: Box::new(error),
+                also: Box::new(also),
+            },
         }
     }
 
@@ -295,17 +336,4 @@ fn remove_tables(programs: &Programs, held: &Ruleset, wanted: &Ruleset) -> Resul
         return Ok(());
     }
     table::remove_unused(programs.family, &names).map_err(Error::Table)
-}
-
-/// Puts back what was there before a step failed.
-fn undo(taken: &[Step<'_>], error: Error) -> Error {
-    for step in taken {
-        if let Err(also) = step.take_back() {
-            return Error::HalfDone {
-                error: Box::new(error),
-                also: Box::new(also),
-            };
-        }
-    }
-    error
 }

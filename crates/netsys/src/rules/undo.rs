@@ -8,10 +8,11 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
-use rules::{Family, Ruleset, nft};
+use rules::plan::PolicyRoute;
+use rules::{Family, nft};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::{Backend, Error, Session};
+use super::{Backend, Error, Own, Session};
 
 const NAME: &[u8] = b"weir-undo";
 const CONFIRM: &[u8] = b"keep";
@@ -57,7 +58,7 @@ pub enum Ended {
 #[derive(Debug)]
 pub struct Pending {
     listener: UnixListener,
-    before: Vec<(Backend, Ruleset)>,
+    before: Own,
 }
 
 impl Pending {
@@ -147,9 +148,13 @@ fn address() -> io::Result<SocketAddr> {
 
 /// Rules as text, for the process that waits.
 #[must_use]
-pub fn encode(own: &[(Backend, Ruleset)]) -> String {
+pub fn encode(own: &Own) -> String {
     let mut text = String::new();
-    for (backend, ruleset) in own {
+    for PolicyRoute { family, mark, table } in &own.policy_routes {
+        // Writing to a string cannot fail.
+        let _ = write!(text, "{ROUTE} {family}\n{mark} {table}\0");
+    }
+    for (backend, ruleset) in &own.rules {
         let rules = match backend {
             Backend::Nft => nft::transaction(&[], std::slice::from_ref(ruleset), false),
             _ => ruleset.to_string(),
@@ -160,27 +165,40 @@ pub fn encode(own: &[(Backend, Ruleset)]) -> String {
     text
 }
 
-fn decode(text: &str) -> Option<Vec<(Backend, Ruleset)>> {
-    let parts = text.split('\0').filter(|part| !part.is_empty());
-    parts
-        .map(|part| {
-            let (head, rules) = part.split_once('\n')?;
-            let (backend, family) = head.split_once(' ')?;
-            let backend = Backend::ALL.into_iter().find(|known| known.as_str() == backend)?;
-            let family = Family::ALL
-                .into_iter()
-                .find(|known| known.to_string() == family)?;
-            let ruleset = match backend {
-                Backend::Nft => nft::parse(rules).pop()?,
-                _ => rules::parse(family, rules).ok()?,
-            };
-            Some((backend, ruleset))
-        })
-        .collect()
+/// What stands for a back-end where a part is no rules.
+const ROUTE: &str = "route";
+
+fn decode(text: &str) -> Option<Own> {
+    let mut own = Own::default();
+    for part in text.split('\0').filter(|part| !part.is_empty()) {
+        let (head, rules) = part.split_once('\n')?;
+        let (backend, family) = head.split_once(' ')?;
+        let family = Family::ALL
+            .into_iter()
+            .find(|known| known.to_string() == family)?;
+        if backend == ROUTE {
+            let (mark, table) = rules.split_once(' ')?;
+            own.policy_routes.push(PolicyRoute {
+                family,
+                mark: mark.parse().ok()?,
+                table: table.parse().ok()?,
+            });
+            continue;
+        }
+        let backend = Backend::ALL.into_iter().find(|known| known.as_str() == backend)?;
+        let ruleset = match backend {
+            Backend::Nft => nft::parse(rules).pop()?,
+            _ => rules::parse(family, rules).ok()?,
+        };
+        own.rules.push((backend, ruleset));
+    }
+    Some(own)
 }
 
 #[cfg(test)]
 mod tests {
+    use rules::Ruleset;
+
     use super::*;
 
     #[test]
@@ -195,8 +213,18 @@ mod tests {
             .chain(of(Backend::Nft, nft::render(&plan)))
             .collect();
         assert_eq!(own.len(), 4);
+        let own = Own {
+            rules: own,
+            policy_routes: Family::ALL
+                .map(|family| PolicyRoute {
+                    family,
+                    mark: 1337,
+                    table: 133,
+                })
+                .to_vec(),
+        };
         assert_eq!(decode(&encode(&own)), Some(own));
-        assert_eq!(decode(""), Some(vec![]));
+        assert_eq!(decode(""), Some(Own::default()));
         assert_eq!(decode("nonsense"), None);
     }
 }

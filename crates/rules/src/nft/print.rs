@@ -178,6 +178,7 @@ fn is_port(test: &Test) -> bool {
             | Test::DestinationPort(_)
             | Test::DestinationPorts(_)
             | Test::DestinationServices(_)
+            | Test::Opens
     )
 }
 
@@ -198,11 +199,16 @@ fn test_text(found: &Match, protocol: IpProtocol) -> Option<String> {
             format!("{protocol} dport {not}{{ {} }}", ranges.join(", "))
         }
         Test::DestinationServices(services) => services_text(services, protocol, not),
+        Test::Opens => {
+            let operator = if found.negated { "!=" } else { "==" };
+            format!("tcp flags & (fin | syn | rst | ack) {operator} syn")
+        }
         Test::Uid(first, last) => format!("meta skuid {not}{}", id(*first, *last)),
         Test::Uids(ranges) => format!("meta skuid {not}{}", ids(ranges)),
         Test::Gid(first, last) => format!("meta skgid {not}{}", id(*first, *last)),
         Test::Gids(ranges) => format!("meta skgid {not}{}", ids(ranges)),
-        Test::Mark(mark) => mark_text(*mark, found.negated),
+        Test::Mark(mark) => mark_text("meta", *mark, found.negated),
+        Test::ConnectionMark(mark) => mark_text("ct", *mark, found.negated),
         Test::State(states) => format!("ct state {not}{}", states.join(",").to_lowercase()),
         Test::Comment(_) => return None,
         Test::Other(text) => text.clone(),
@@ -273,13 +279,13 @@ fn ids(ranges: &[(u32, u32)]) -> String {
     format!("{{ {} }}", ranges.join(", "))
 }
 
-fn mark_text(mark: SocketMark, negated: bool) -> String {
+fn mark_text(of: &str, mark: SocketMark, negated: bool) -> String {
     let SocketMark { value, mask } = mark;
     match (mask, negated) {
-        (u32::MAX, false) => format!("meta mark {value:#x}"),
-        (u32::MAX, true) => format!("meta mark != {value:#x}"),
-        (_, false) => format!("meta mark & {mask:#x} == {value:#x}"),
-        (_, true) => format!("meta mark & {mask:#x} != {value:#x}"),
+        (u32::MAX, false) => format!("{of} mark {value:#x}"),
+        (u32::MAX, true) => format!("{of} mark != {value:#x}"),
+        (_, false) => format!("{of} mark & {mask:#x} == {value:#x}"),
+        (_, true) => format!("{of} mark & {mask:#x} != {value:#x}"),
     }
 }
 
@@ -293,6 +299,10 @@ fn target_text(table: TableName, target: &Target) -> Option<String> {
         Target::Jump(chain) => format!("jump {}", user_chain(table, chain)),
         Target::Goto(chain) => format!("goto {}", user_chain(table, chain)),
         Target::Redirect(port) => format!("redirect to :{port}"),
+        Target::Tproxy(port) => format!("tproxy to :{port} accept"),
+        Target::Mark(mark) => format!("meta mark set {mark:#x}"),
+        Target::SaveMark => "ct mark set meta mark".to_owned(),
+        Target::RestoreMark => "meta mark set ct mark".to_owned(),
         Target::Other(text) => text.clone(),
     })
 }

@@ -1,5 +1,7 @@
 //! The clauses of a plan, in the order in which they are asked.
 
+pub(super) mod tproxy;
+
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -7,7 +9,7 @@ use model::ports;
 
 use super::prune::names;
 use super::{Action, Clause, Condition, Family, PassthroughV6, Sign};
-use crate::intent::{Dns, Inbound, Intent, Outbound, Selection, Signs, SocketMark};
+use crate::intent::{Dns, Inbound, InboundMode, Intent, Outbound, Selection, Signs, SocketMark};
 use crate::ruleset::{Addresses, IpProtocol};
 
 pub(super) fn from_inside(signs: &Signs, intent: &Intent, v6: PassthroughV6) -> Vec<Clause> {
@@ -18,8 +20,7 @@ pub(super) fn from_inside(signs: &Signs, intent: &Intent, v6: PassthroughV6) -> 
         ..
     } = intent;
     let loopback = loopback(outbound);
-    let loopback_wanted =
-        matches!(&outbound.cidrs, Selection::Only(nets) if nets.iter().any(|net| net.addr().is_loopback()));
+    let loopback_wanted = loopback_is_wanted(outbound);
     let (first, late) = signs_in_order(signs);
 
     let mut clauses = vec![];
@@ -36,7 +37,9 @@ pub(super) fn from_inside(signs: &Signs, intent: &Intent, v6: PassthroughV6) -> 
             purpose: "excluded port",
         });
     }
-    clauses.extend(passthrough(v6));
+    if inbound.tproxy().is_none() {
+        clauses.extend(passthrough(v6));
+    }
     clauses.extend(own_traffic(&first, &loopback, inbound));
     if !loopback_wanted {
         clauses.push(Clause {
@@ -67,6 +70,10 @@ pub(super) fn from_inside(signs: &Signs, intent: &Intent, v6: PassthroughV6) -> 
     };
     clauses.extend(selection(outbound, &left));
     clauses
+}
+
+fn loopback_is_wanted(outbound: &Outbound) -> bool {
+    matches!(&outbound.cidrs, Selection::Only(nets) if nets.iter().any(|net| net.addr().is_loopback()))
 }
 
 const EXCLUDED_DEVICE: &str = "excluded device";
@@ -139,7 +146,23 @@ fn own_traffic(signs: &[Sign], loopback: &[IpNet], inbound: &Inbound) -> Vec<Cla
     if signs.is_empty() {
         return vec![];
     }
-    let hairpin = Clause {
+    let leave = Clause {
+        when: vec![Condition::SocketHas(signs.to_vec())],
+        then: Action::Leave,
+        purpose: "made by the proxy",
+    };
+    match inbound.mode {
+        InboundMode::Redirect => {
+            let then = Action::Redirect(inbound.to_port);
+            vec![self_call(signs, loopback, inbound, then), leave]
+        }
+        // It is led inwards as it arrives.
+        InboundMode::Tproxy(_) => vec![leave],
+    }
+}
+
+fn self_call(signs: &[Sign], loopback: &[IpNet], inbound: &Inbound, then: Action) -> Clause {
+    Clause {
         when: vec![
             Condition::SocketHas(signs.to_vec()),
             Condition::Protocol(IpProtocol::Tcp),
@@ -147,16 +170,12 @@ fn own_traffic(signs: &[Sign], loopback: &[IpNet], inbound: &Inbound) -> Vec<Cla
             Condition::NotTo(loopback.to_vec()),
             Condition::NotToPort(inbound.tunnel_port),
         ],
-        then: Action::Redirect(inbound.to_port),
-        purpose: "proxy calls its own workload: inbound",
-    };
-    let leave = Clause {
-        when: vec![Condition::SocketHas(signs.to_vec())],
-        then: Action::Leave,
-        purpose: "made by the proxy",
-    };
-    vec![hairpin, leave]
+        then,
+        purpose: SELF_CALL,
+    }
 }
+
+const SELF_CALL: &str = "proxy calls its own workload: inbound";
 
 /// Which of the remaining connections are captured; those to `left` have been left alone.
 fn selection(outbound: &Outbound, left: &[IpNet]) -> Vec<Clause> {
@@ -294,8 +313,18 @@ pub(super) fn inbound(intent: &Intent) -> Vec<Clause> {
         devices,
         ..
     } = intent;
-    let tcp = Condition::Protocol(IpProtocol::Tcp);
     let mut clauses = virtual_machines(&devices.virtual_machines, outbound);
+    if inbound.tproxy().is_none() {
+        clauses.extend(entering(intent, Action::Redirect(inbound.to_port)));
+    }
+    clauses
+}
+
+/// Connections that come in, but for those of virtual machines.
+fn entering(intent: &Intent, then: Action) -> Vec<Clause> {
+    let Intent { inbound, devices, .. } = intent;
+    let tcp = Condition::Protocol(IpProtocol::Tcp);
+    let mut clauses = vec![];
     let excluded = entrances(&devices.excluded);
     if !excluded.is_empty() {
         clauses.push(leave(Condition::CameBy(excluded), EXCLUDED_DEVICE));
@@ -306,11 +335,7 @@ pub(super) fn inbound(intent: &Intent) -> Vec<Clause> {
             "excluded source",
         ));
     }
-    let capture = |when, purpose| Clause {
-        when,
-        then: Action::Redirect(inbound.to_port),
-        purpose,
-    };
+    let capture = |when, purpose| Clause { when, then, purpose };
     match &inbound.ports {
         Selection::All => {
             let mut excluded = vec![inbound.tunnel_port];
@@ -352,12 +377,12 @@ fn virtual_machines(devices: &[String], outbound: &Outbound) -> Vec<Clause> {
 }
 
 /// What is dropped as it arrives.
-pub(super) fn arriving() -> Vec<Clause> {
-    vec![Clause {
+pub(super) fn invalid() -> Clause {
+    Clause {
         when: vec![Condition::Invalid],
         then: Action::Drop,
         purpose: "of no connection that is known",
-    }]
+    }
 }
 
 const LOOPBACK_V6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128);

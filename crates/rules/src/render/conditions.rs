@@ -32,6 +32,8 @@ pub(super) fn tests(dialect: Dialect, condition: &Condition, family: Family) -> 
         Condition::SocketHas(signs) => signs_of(dialect, signs),
         Condition::SocketLacks(groups) => lacks(dialect, groups),
         Condition::Invalid => one(Test::State(vec!["INVALID".to_owned()])),
+        Condition::Continues => vec![vec![not(Test::Opens)]],
+        Condition::ConnectionHas(mark) => one(Test::ConnectionMark(*mark)),
     }
 }
 

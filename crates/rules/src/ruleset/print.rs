@@ -60,6 +60,15 @@ impl fmt::Display for Rule {
             Target::Jump(chain) => write!(f, " -j {chain}"),
             Target::Goto(chain) => write!(f, " -g {chain}"),
             Target::Redirect(port) => write!(f, " -j REDIRECT --to-ports {port}"),
+            // A dump adds what it does without being told: any address, no mark.
+            Target::Tproxy(port) => write!(f, " -j TPROXY --on-port {port}"),
+            Target::Mark(mark) => write!(f, " -j MARK --set-xmark {mark:#x}/0xffffffff"),
+            Target::SaveMark => {
+                f.write_str(" -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff")
+            }
+            Target::RestoreMark => {
+                f.write_str(" -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff")
+            }
             Target::Other(text) => write!(f, " -j {text}"),
         }
     }
@@ -74,9 +83,11 @@ impl Test {
                 IpProtocol::Sctp => "sctp",
                 _ => "tcp",
             },
+            Self::Opens => "tcp",
             Self::DestinationPorts(_) => "multiport",
             Self::Uid(..) | Self::Gid(..) | Self::Uids(_) | Self::Gids(_) => "owner",
             Self::Mark(_) => "mark",
+            Self::ConnectionMark(_) => "connmark",
             Self::State(_) => "conntrack",
             Self::Comment(_) => "comment",
             _ => "",
@@ -86,7 +97,7 @@ impl Test {
     /// Whether a second test of the same extension goes into the same match. Owner tests could, but a
     /// dump shows them apart where they were given apart, so they are always kept apart.
     fn shares_module(&self) -> bool {
-        matches!(self, Self::SourcePort(_) | Self::DestinationPort(_))
+        matches!(self, Self::SourcePort(_) | Self::DestinationPort(_) | Self::Opens)
     }
 }
 
@@ -110,11 +121,12 @@ impl fmt::Display for Test {
                 let services: Vec<_> = services.iter().map(ToString::to_string).collect();
                 write!(f, "-d {}", services.join(","))
             }
+            Self::Opens => f.write_str("--tcp-flags FIN,SYN,RST,ACK SYN"),
             Self::Uid(first, last) => write_ids(f, "--uid-owner", &[(*first, *last)]),
             Self::Uids(ranges) => write_ids(f, "--uid-owner", ranges),
             Self::Gid(first, last) => write_ids(f, "--gid-owner", &[(*first, *last)]),
             Self::Gids(ranges) => write_ids(f, "--gid-owner", ranges),
-            Self::Mark(mark) => write!(f, "--mark {mark}"),
+            Self::Mark(mark) | Self::ConnectionMark(mark) => write!(f, "--mark {mark}"),
             Self::State(states) => write!(f, "--ctstate {}", states.join(",")),
             Self::Comment(text) => write!(f, "--comment {}", quoted(text)),
             Self::Other(text) => f.write_str(text),

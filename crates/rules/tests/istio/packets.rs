@@ -60,6 +60,7 @@ pub(crate) fn packets() -> Vec<Packet> {
                 destination_port: port,
                 device: device.to_owned(),
                 state: State::New,
+                connection_mark: 0,
             };
             for (uid, gid) in OWNERS {
                 let origin = Origin::Socket { uid, gid, mark: 0 };
@@ -87,6 +88,7 @@ pub(crate) fn packets() -> Vec<Packet> {
                     for state in [State::Established, State::Invalid] {
                         packets.push(Packet {
                             state,
+                            connection_mark: 0,
                             ..arriving.clone()
                         });
                     }

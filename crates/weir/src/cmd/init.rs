@@ -84,6 +84,9 @@ fn dry_run(args: &Args, intent: &Intent) -> Result<()> {
     if plan.is_empty() {
         return say(report::NOTHING_CAPTURED);
     }
+    for route in &plan.policy_routes {
+        say(&format!("# {route}\n"))?;
+    }
     // Which back-end a run would choose depends on what the namespace holds, and to look takes a right.
     if args.action.backend()?.unwrap_or(Backend::Nft) == Backend::Nft {
         let wanted = rules::nft::render(&plan);

@@ -79,12 +79,27 @@ impl Reader {
                 })?;
                 Some(3)
             }
-            ["meta", "mark", "&", mask, operator @ ("==" | "!="), value, ..] => {
+            ["tcp", "flags", ..] => self.opens(words),
+            ["meta" | "ct", "mark", "set", ..] => self.verdict(&raw),
+            [
+                of @ ("meta" | "ct"),
+                "mark",
+                "&",
+                mask,
+                operator @ ("==" | "!="),
+                value,
+                ..,
+            ] => {
                 let mark = SocketMark {
                     value: number(value)?,
                     mask: number(mask)?,
                 };
-                self.add(operator == "!=", Test::Mark(mark));
+                let test = if of == "ct" {
+                    Test::ConnectionMark
+                } else {
+                    Test::Mark
+                };
+                self.add(operator == "!=", test(mark));
                 Some(6)
             }
             [ip @ ("ip" | "ip6"), "daddr", ".", header, "dport", ..] => self.services(ip, header, words),
@@ -92,7 +107,7 @@ impl Reader {
             [key @ ("skuid" | "skgid" | "mark" | "iifname" | "oifname"), ..] => self.value(1, key, "", words),
             [
                 header @ ("ip" | "ip6" | "tcp" | "udp" | "sctp" | "ct"),
-                key @ ("saddr" | "daddr" | "sport" | "dport" | "state"),
+                key @ ("saddr" | "daddr" | "sport" | "dport" | "state" | "mark"),
                 ..,
             ] => self.value(2, key, header, words),
             _ => self.verdict(&raw),
@@ -132,6 +147,10 @@ impl Reader {
                 }
             }
             ("ct", "state") => Test::State(values.iter().map(|state| state.to_uppercase()).collect()),
+            ("ct", "mark") => match values[..] {
+                [value] => Test::ConnectionMark(SocketMark::exact(number(value)?)),
+                _ => return None,
+            },
             ("", "skuid") => ids(id_ranges(&values)?, Test::Uid, Test::Uids)?,
             ("", "skgid") => ids(id_ranges(&values)?, Test::Gid, Test::Gids)?,
             ("", _) => match (key, &values[..]) {
@@ -186,6 +205,27 @@ impl Reader {
         Some(())
     }
 
+    /// The flags of a first packet, in each way in which they are listed.
+    fn opens(&mut self, words: &[Word]) -> Option<usize> {
+        const LISTED: [(&str, bool); 4] = [
+            ("tcp flags syn / fin , syn , rst , ack", false),
+            ("tcp flags != syn / fin , syn , rst , ack", true),
+            ("tcp flags & (fin | syn | rst | ack) == syn", false),
+            ("tcp flags & (fin | syn | rst | ack) != syn", true),
+        ];
+        let is_this = |form: &str| {
+            let mut words = words.iter().map(Word::raw);
+            form.split(' ').all(|word| words.next() == Some(word))
+        };
+        let (form, negated) = LISTED.into_iter().find(|(form, _)| is_this(form))?;
+        let protocol = Test::Protocol(IpProtocol::Tcp);
+        if !self.matches.iter().any(|found| found.test == protocol) {
+            self.add(false, protocol);
+        }
+        self.add(negated, Test::Opens);
+        Some(form.split(' ').count())
+    }
+
     fn verdict(&mut self, raw: &[&str]) -> Option<usize> {
         let (target, used) = match *raw {
             ["accept", ..] => (Target::Accept, 1),
@@ -195,6 +235,12 @@ impl Reader {
             ["jump", chain, ..] => (Target::Jump(self.chain(chain)), 2),
             ["goto", chain, ..] => (Target::Goto(self.chain(chain)), 2),
             ["redirect", "to", port, ..] => (Target::Redirect(port.strip_prefix(':')?.parse().ok()?), 3),
+            ["tproxy", "to", port, "accept", ..] => {
+                (Target::Tproxy(port.strip_prefix(':')?.parse().ok()?), 4)
+            }
+            ["ct", "mark", "set", "meta", "mark", ..] => (Target::SaveMark, 5),
+            ["meta", "mark", "set", "ct", "mark", ..] => (Target::RestoreMark, 5),
+            ["meta", "mark", "set", mark, ..] => (Target::Mark(number(mark)?), 4),
             _ => return None,
         };
         self.target = target;

@@ -81,9 +81,16 @@ pub(super) struct What {
     /// Also drop what comes in and belongs to no connection
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
     drop_invalid: Option<String>,
-    /// How inbound connections are captured: REDIRECT
+    /// How inbound connections are captured: REDIRECT, or TPROXY, by which the application sees its clients'
+    /// addresses and the proxy needs CAP_NET_ADMIN
     #[arg(short = 'm', long, value_name = "MODE", env, hide_env_values = true)]
     istio_inbound_interception_mode: Option<String>,
+    /// TPROXY: mark on what the proxy sends to its application [default: 1337]
+    #[arg(short = 't', long, value_name = "MARK", env, hide_env_values = true)]
+    istio_inbound_tproxy_mark: Option<String>,
+    /// TPROXY: routing table that leads what is marked to the proxy [default: 133]
+    #[arg(short = 'r', long, value_name = "TABLE", env, hide_env_values = true)]
+    istio_inbound_tproxy_route_table: Option<String>,
 }
 
 #[derive(clap::Args)]
@@ -189,10 +196,6 @@ struct Compatible {
     run_validation: Option<String>,
     #[arg(long, hide = true, env, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     skip_rule_apply: Option<String>,
-    #[arg(short = 't', long, hide = true)]
-    istio_inbound_tproxy_mark: Option<String>,
-    #[arg(short = 'r', long, hide = true)]
-    istio_inbound_tproxy_route_table: Option<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     reconcile: Option<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -266,6 +269,8 @@ impl Args {
             proxy_gid: self.proxy.proxy_gid.clone(),
             proxy_mark: self.proxy.proxy_mark.clone(),
             mode: self.what.istio_inbound_interception_mode.clone(),
+            tproxy_mark: self.what.istio_inbound_tproxy_mark.clone(),
+            tproxy_table: self.what.istio_inbound_tproxy_route_table.clone(),
             inbound_ports: self.what.istio_inbound_ports.clone(),
             inbound_exclude_ports: self.exempt.istio_local_exclude_ports.clone(),
             outbound_cidrs: self.what.istio_service_cidr.clone(),

@@ -88,7 +88,14 @@ fn inbound(intent: &Intent) -> String {
         Selection::Only(ports) if ports.is_empty() => vec![],
         Selection::Only(ports) => vec![format!("TCP to ports {}", list(ports))],
     };
-    described(&parts, &excluded, inbound.to_port)
+    let described = described(&parts, &excluded, inbound.to_port);
+    match inbound.tproxy() {
+        Some(tproxy) if !parts.is_empty() => format!(
+            "{described} by TPROXY (mark {}, routing table {})",
+            tproxy.mark.value, tproxy.table
+        ),
+        _ => described,
+    }
 }
 
 fn described(parts: &[String], excluded: &[String], to_port: u16) -> String {

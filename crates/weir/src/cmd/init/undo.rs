@@ -6,9 +6,8 @@ use std::time::Duration;
 use std::{env, thread};
 
 use anyhow::{Context, Result, bail};
-use netsys::rules::Backend;
+use netsys::rules::Own;
 use netsys::rules::undo::{Pending, confirm, encode};
-use rules::Ruleset;
 
 /// What the process says when it waits; anything else is why it does not.
 const WAITING: &str = "waiting";
@@ -19,7 +18,7 @@ pub(super) struct Waiting {
 }
 
 /// Starts it before anything is changed, with what is there now.
-pub(super) fn start(own: &[(Backend, Ruleset)], seconds: u64) -> Result<Waiting> {
+pub(super) fn start(own: &Own, seconds: u64) -> Result<Waiting> {
     let program = env::current_exe().context("cannot find my own program")?;
     let mut child = Command::new(program)
         .args(["init", "--undo-after", &seconds.to_string()])

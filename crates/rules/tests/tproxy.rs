@@ -1,0 +1,351 @@
+//! Inbound TPROXY: the rules, what they do with packets, and the way back from their text.
+
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot make its own data has failed"
+)]
+
+use rules::nft::{self, TableFamily};
+use rules::plan::{Facts, PolicyRoute};
+use rules::ruleset::{IpProtocol, Ruleset, Target};
+use rules::{Family, Fate, Flags, Intent, Origin, Packet, Plan, State, evaluate, plan};
+
+const SETTINGS: [fn(&mut Flags); 6] = [
+    |_| {},
+    |flags| flags.inbound_ports = Some("80,8080".to_owned()),
+    |flags| flags.exclude_sources = Some("10.1.0.0/16,fd01::/16".to_owned()),
+    |flags| flags.outbound_exclude_ports = Some("22".to_owned()),
+    |flags| flags.exclude_interfaces = Some("eth1".to_owned()),
+    |flags| flags.drop_invalid = Some("true".to_owned()),
+];
+
+fn planned(change: fn(&mut Flags)) -> Plan {
+    let mut flags = Flags {
+        sidecar: true,
+        mode: Some("TPROXY".to_owned()),
+        ..Flags::default()
+    };
+    change(&mut flags);
+    plan(&flags.intent().unwrap(), &Facts::fresh(&Family::ALL)).unwrap()
+}
+
+fn both(plan: &Plan) -> [Vec<Ruleset>; 2] {
+    [rules::render(plan), nft::render(plan)]
+}
+
+#[test]
+fn the_rules_of_both_languages() {
+    let plan = planned(SETTINGS[0]);
+    assert_eq!(
+        plan.policy_routes,
+        Family::ALL.map(|family| PolicyRoute {
+            family,
+            mark: 1337,
+            table: 133
+        })
+    );
+    assert!(!plan.passthrough_v6, "no call has ::6 as its source");
+    let text = rules::render(&plan)[0].table_text("mangle");
+    assert_eq!(
+        text,
+        r#":PREROUTING ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:WEIR_INBOUND - [0:0]
+:WEIR_OUTPUT - [0:0]
+-A PREROUTING -p tcp -m comment --comment "weir: what arrives" -j WEIR_INBOUND
+-A OUTPUT -p tcp -m comment --comment "weir: what is sent" -j WEIR_OUTPUT
+-A WEIR_INBOUND -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m comment --comment "weir: opens no connection" -j RETURN
+-A WEIR_INBOUND -i lo -p tcp -m mark --mark 0x539 -m comment --comment "weir: proxy to its application" -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff
+-A WEIR_INBOUND -i lo -p tcp -m mark --mark 0x53a -m comment --comment "weir: proxy calls its own workload: inbound" -j TPROXY --on-port 15006
+-A WEIR_INBOUND -i lo -m comment --comment "weir: made in the pod" -j RETURN
+-A WEIR_INBOUND -p tcp -m tcp --dport 15008 -m comment --comment "weir: excluded port" -j RETURN
+-A WEIR_INBOUND -p tcp -m tcp --dport 15020 -m comment --comment "weir: excluded port" -j RETURN
+-A WEIR_INBOUND -p tcp -m tcp --dport 15021 -m comment --comment "weir: excluded port" -j RETURN
+-A WEIR_INBOUND -p tcp -m tcp --dport 15090 -m comment --comment "weir: excluded port" -j RETURN
+-A WEIR_INBOUND -p tcp -m comment --comment "weir: everything else" -j TPROXY --on-port 15006
+-A WEIR_OUTPUT -p tcp -m connmark --mark 0x539 -m comment --comment "weir: application to the proxy" -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff
+-A WEIR_OUTPUT -m mark --mark 0x539 -m comment --comment "weir: proxy to its application" -j RETURN
+-A WEIR_OUTPUT ! -d 127.0.0.1/32 -o lo -p tcp -m tcp ! --dport 15008 -m owner --uid-owner 1337 -m comment --comment "weir: proxy calls its own workload: inbound" -j MARK --set-xmark 0x53a/0xffffffff
+"#
+    );
+    let text = nft::transaction(&[], &nft::render(&plan), true);
+    let mangle = text.split("chain nat-").next().unwrap();
+    assert_eq!(
+        mangle,
+        r#"table inet weir {
+	chain mangle-prerouting {
+		type filter hook prerouting priority -150; policy accept;
+		tcp flags & (fin | syn | rst | ack) != syn counter return comment "weir: opens no connection"
+		iifname "lo" meta l4proto tcp meta mark 0x539 counter ct mark set meta mark comment "weir: proxy to its application"
+		iifname "lo" meta l4proto tcp meta mark 0x53a counter tproxy to :15006 accept comment "weir: proxy calls its own workload: inbound"
+		iifname "lo" meta l4proto tcp meta mark 0x53a counter drop comment "weir: proxy calls its own workload: inbound; no proxy"
+		iifname "lo" counter return comment "weir: made in the pod"
+		tcp dport { 15008, 15020-15021, 15090 } counter return comment "weir: excluded port"
+		meta l4proto tcp counter tproxy to :15006 accept comment "weir: everything else"
+		meta l4proto tcp counter drop comment "weir: everything else; no proxy"
+	}
+	chain mangle-output {
+		type route hook output priority -150; policy accept;
+		meta l4proto tcp ct mark 0x539 counter meta mark set ct mark comment "weir: application to the proxy"
+		meta mark 0x539 counter return comment "weir: proxy to its application"
+		ip daddr != 127.0.0.1 oifname "lo" tcp dport != 15008 meta skuid 1337 counter meta mark set 0x53a comment "weir: proxy calls its own workload: inbound"
+		ip6 daddr != ::1 oifname "lo" tcp dport != 15008 meta skuid 1337 counter meta mark set 0x53a comment "weir: proxy calls its own workload: inbound"
+	}
+	"#
+    );
+}
+
+trait TableText {
+    fn table_text(&self, name: &str) -> String;
+}
+
+impl TableText for Ruleset {
+    fn table_text(&self, name: &str) -> String {
+        let text = self.to_string();
+        let start = format!("*{name}\n");
+        let (_, rest) = text.split_once(&start).unwrap();
+        rest.split("COMMIT").next().unwrap().to_owned()
+    }
+}
+
+#[test]
+fn the_text_of_the_rules_is_read_as_the_rules() {
+    for change in SETTINGS {
+        let plan = planned(change);
+        for ruleset in rules::render(&plan) {
+            let dumped = ruleset.to_string();
+            assert_eq!(rules::parse(ruleset.family, &dumped).unwrap(), ruleset);
+            // As the kernel tells it.
+            let any = if ruleset.family == Family::V4 {
+                "0.0.0.0"
+            } else {
+                "::"
+            };
+            let dumped = dumped.replace(
+                "--on-port 15006",
+                &format!("--on-port 15006 --on-ip {any} --tproxy-mark 0x0/0x0"),
+            );
+            assert_eq!(rules::parse(ruleset.family, &dumped).unwrap(), ruleset);
+        }
+        let wanted = nft::render(&plan);
+        let text = nft::transaction(&[TableFamily::Inet], &wanted, true);
+        assert_eq!(nft::parse(&text), wanted, "{text}");
+        // As it is listed.
+        let listed = text
+            .replace("mark 0x539", "mark 0x00000539")
+            .replace("& (fin | syn | rst | ack) != syn", "!= syn / fin,syn,rst,ack");
+        assert_eq!(nft::parse(&listed), wanted, "{listed}");
+    }
+}
+
+const APPLICATION: Origin = of(1000, 0);
+const PROXY: Origin = of(1337, 0);
+const IN_CLIENTS_NAME: Origin = of(1337, 1337);
+const OWN: &str = "10.0.0.1";
+const OTHER: &str = "10.1.0.2";
+
+const fn of(id: u32, mark: u32) -> Origin {
+    Origin::Socket {
+        uid: id,
+        gid: id,
+        mark,
+    }
+}
+
+fn packet(origin: Origin, from: &str, to: &str, port: u16, device: &str) -> Packet {
+    Packet {
+        origin,
+        protocol: IpProtocol::Tcp,
+        source: from.parse().unwrap(),
+        source_port: 40_000,
+        destination: to.parse().unwrap(),
+        destination_port: port,
+        device: device.to_owned(),
+        connection_mark: 0,
+        state: State::New,
+    }
+}
+
+#[test]
+fn what_becomes_of_packets() {
+    let (captured, outbound) = (Fate::Tproxy { port: 15006 }, Fate::Redirect { port: 15001 });
+    let cases = [
+        (packet(Origin::Remote, OTHER, OWN, 80, "eth0"), captured),
+        (packet(Origin::Remote, OTHER, OWN, 15006, "eth0"), captured),
+        (packet(Origin::Remote, OTHER, OWN, 15008, "eth0"), Fate::Direct),
+        (packet(Origin::Remote, OTHER, OWN, 15020, "eth0"), Fate::Direct),
+        (packet(APPLICATION, OWN, OTHER, 80, "eth0"), outbound),
+        (packet(PROXY, OWN, OTHER, 80, "eth0"), Fate::Direct),
+        (packet(APPLICATION, OWN, OWN, 80, "lo"), Fate::Direct),
+        (packet(PROXY, OWN, OWN, 80, "lo"), captured),
+        (packet(PROXY, OWN, OWN, 15008, "lo"), Fate::Direct),
+        (packet(PROXY, "127.0.0.1", "127.0.0.1", 80, "lo"), Fate::Direct),
+        (packet(IN_CLIENTS_NAME, OTHER, OWN, 80, "lo"), Fate::Direct),
+        (packet(IN_CLIENTS_NAME, OWN, OWN, 80, "lo"), Fate::Direct),
+    ];
+    for rulesets in both(&planned(SETTINGS[0])) {
+        for (packet, fate) in &cases {
+            assert_eq!(evaluate(&rulesets[0], packet).fate, *fate, "{packet:?}");
+            // What is open goes on.
+            let open = Packet {
+                state: State::Established,
+                ..packet.clone()
+            };
+            assert_eq!(evaluate(&rulesets[0], &open).fate, Fate::Direct, "{open:?}");
+        }
+        // What the proxy sends in a client's name marks its connection, and the answers are routed by that.
+        let sent = evaluate(&rulesets[0], &cases[10].0);
+        assert_eq!((sent.mark, sent.connection_mark), (1337, 1337));
+        let answer = Packet {
+            state: State::Established,
+            connection_mark: sent.connection_mark,
+            ..packet(APPLICATION, OWN, OTHER, 40_000, "eth0")
+        };
+        assert_eq!(evaluate(&rulesets[0], &answer).mark, 1337);
+    }
+}
+
+/// Of each kind that some rule could be about.
+fn packets() -> Vec<Packet> {
+    let mut all = vec![];
+    for (own, other, loopback) in [(OWN, OTHER, "127.0.0.1"), ("fd00::1", "fd01::2", "::1")] {
+        for port in [22, 80, 8080, 15008, 15020, 15021, 15090] {
+            let by_group_alone = Origin::Socket {
+                uid: 1000,
+                gid: 1337,
+                mark: 0,
+            };
+            let by_user_alone = Origin::Socket {
+                uid: 1337,
+                gid: 1000,
+                mark: 0,
+            };
+            for origin in [
+                APPLICATION,
+                of(1000, 1337),
+                PROXY,
+                IN_CLIENTS_NAME,
+                by_user_alone,
+                by_group_alone,
+            ] {
+                all.push(packet(origin, own, other, port, "eth0"));
+                all.push(packet(origin, own, other, port, "eth1"));
+                all.push(packet(origin, own, own, port, "lo"));
+                all.push(packet(origin, loopback, loopback, port, "lo"));
+            }
+            all.push(packet(Origin::Remote, other, own, port, "eth0"));
+            all.push(packet(Origin::Remote, other, own, port, "eth1"));
+            all.push(packet(Origin::Remote, own, own, port, "eth0"));
+        }
+    }
+    let more = all.clone().into_iter().flat_map(|packet| {
+        [
+            (State::Established, 0),
+            (State::Established, 1337),
+            (State::Invalid, 0),
+        ]
+        .map(|(state, connection_mark)| Packet {
+            state,
+            connection_mark,
+            ..packet.clone()
+        })
+    });
+    all.extend(more.collect::<Vec<_>>());
+    all.push(Packet {
+        protocol: IpProtocol::Udp,
+        ..packet(Origin::Remote, OTHER, OWN, 80, "eth0")
+    });
+    all
+}
+
+#[test]
+fn without_any_one_rule_some_packet_fares_otherwise() {
+    for change in SETTINGS {
+        for ruleset in both(&planned(change)).concat() {
+            check_each_rule(&ruleset);
+        }
+    }
+}
+
+fn check_each_rule(ruleset: &Ruleset) {
+    let is_of = |packet: &Packet| Family::of(packet.source) == ruleset.family;
+    let packets: Vec<_> = packets().into_iter().filter(is_of).collect();
+    let fares = |ruleset: &Ruleset| -> Vec<_> {
+        let verdicts = packets.iter().map(|packet| evaluate(ruleset, packet));
+        verdicts
+            .map(|verdict| (verdict.fate, verdict.mark, verdict.connection_mark))
+            .collect()
+    };
+    let before = fares(ruleset);
+    for (t, table) in ruleset.tables.iter().enumerate() {
+        for (c, chain) in table.chains.iter().enumerate() {
+            for (r, rule) in chain.rules.iter().enumerate() {
+                let of_the_one_before = r.checked_sub(1).map(|before| &chain.rules[before].target);
+                if matches!(of_the_one_before, Some(Target::Tproxy(_))) && rule.target == Target::Drop {
+                    // Decides where no proxy listens, which no packet tells.
+                    continue;
+                }
+                let mut without = ruleset.clone();
+                without.tables[t].chains[c].rules.remove(r);
+                assert!(
+                    fares(&without) != before,
+                    "{}{rule} decides nothing in\n{ruleset}",
+                    chain.name
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_is_said_by_its_flag() {
+    let mistakes = |change: fn(&mut Flags)| -> Vec<String> {
+        let mut flags = Flags {
+            sidecar: true,
+            mode: Some("TPROXY".to_owned()),
+            ..Flags::default()
+        };
+        change(&mut flags);
+        let planned = flags
+            .intent()
+            .and_then(|intent| plan(&intent, &Facts::fresh(&Family::ALL)));
+        planned
+            .unwrap_err()
+            .into_iter()
+            .map(|mistake| mistake.flag)
+            .collect()
+    };
+    const MARK: &str = "-t (--istio-inbound-tproxy-mark)";
+    const TABLE: &str = "-r (--istio-inbound-tproxy-route-table)";
+    assert_eq!(mistakes(|flags| flags.tproxy_mark = Some("0".to_owned())), [MARK]);
+    assert_eq!(
+        mistakes(|flags| {
+            flags.tproxy_mark = Some("1338".to_owned());
+            flags.tproxy_table = Some("254".to_owned());
+        }),
+        [MARK, TABLE]
+    );
+    assert_eq!(
+        mistakes(|flags| flags.tproxy_table = Some("main".to_owned())),
+        [TABLE]
+    );
+    assert_eq!(
+        mistakes(|flags| flags.proxy_mark = Some("0x39/0xff".to_owned())),
+        ["--proxy-mark"]
+    );
+    let contained = Intent {
+        inbound: planned_inbound(),
+        ..Intent::contained(vec![], None)
+    };
+    let refused = plan(&contained, &Facts::fresh(&Family::ALL)).unwrap_err();
+    assert_eq!(refused[0].flag, "TPROXY");
+}
+
+fn planned_inbound() -> rules::intent::Inbound {
+    let flags = Flags {
+        sidecar: true,
+        mode: Some("TPROXY".to_owned()),
+        ..Flags::default()
+    };
+    flags.intent().unwrap().inbound
+}
