@@ -20,7 +20,7 @@ pub(crate) struct Setting {
 }
 
 /// Each says something that the others do not.
-const WRITTEN: [&str; 31] = [
+const WRITTEN: [&str; 37] = [
     "--sidecar",
     "-i *",
     "-b *",
@@ -52,6 +52,13 @@ const WRITTEN: [&str; 31] = [
     "--sidecar --drop-invalid true",
     "--services 10.96.0.10:80,192.0.2.7:8080,[fd00:96::10]:80 -b 80",
     "--services 10.77.0.1:80,10.79.0.2:22,[2001:db8::7]:8080 -x 10.79.0.0/24 -o 8080",
+    // No sender of the table has the mark that the answers are routed by.
+    "--sidecar -m TPROXY -t 7",
+    "-b 80,8080 -m TPROXY -t 7",
+    "--sidecar -m TPROXY -t 7 -k eth1 -d 80",
+    "--sidecar -m TPROXY -t 7 -c eth1 -o 22",
+    "-i 127.0.0.0/8,10.96.0.0/12 -b * -e 8080 -u 1338 -g 1337 -m TPROXY -t 7 -r 77",
+    "-b * -d 22,80 --sources 10.77.0.2,fd00:79::/64 --drop-invalid true -m TPROXY -t 7",
 ];
 /// So many more are made up, the same ones in each run.
 const MADE_UP: usize = 36;
@@ -103,6 +110,9 @@ pub(crate) fn setting(name: String, every: usize) -> Setting {
             "-k" => &mut flags.kube_virt_interfaces,
             "--groups" => &mut flags.owner_groups,
             "--exclude-groups" => &mut flags.owner_groups_exclude,
+            "-m" => &mut flags.mode,
+            "-t" => &mut flags.tproxy_mark,
+            "-r" => &mut flags.tproxy_table,
             "--sources" => &mut flags.exclude_sources,
             "--drop-invalid" => &mut flags.drop_invalid,
             _ => panic!("{flag} is no flag of this table"),
@@ -117,7 +127,7 @@ pub(crate) fn setting(name: String, every: usize) -> Setting {
 }
 
 /// Each flag with some of these values, or not at all.
-const CHOICES: [(&str, &[&str]); 13] = [
+const CHOICES: [(&str, &[&str]); 14] = [
     ("-u", &["1337", "1338", "0"]),
     ("-g", &["1337", "1338", "1000"]),
     ("--proxy-mark", &["0x539", "0x1/0xff"]),
@@ -140,6 +150,7 @@ const CHOICES: [(&str, &[&str]); 13] = [
     ("-o", &["22", "8080", "15008"]),
     ("-b", &["22", "80", "8080", "15008"]),
     ("-d", &["22", "15020"]),
+    ("-m", &["TPROXY -t 7"]),
     ("-c", &["eth1", "lo"]),
     ("-k", &["eth1"]),
     ("--exclude-groups", &["1000", "1337"]),

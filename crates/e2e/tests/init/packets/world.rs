@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use e2e::{Net, Pod, until};
-use netsys::sock::original_dst;
+use model::ports;
+use netsys::sock::{original_dst, transparent};
 use rules::ruleset::IpProtocol;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_gid, set_thread_uid};
@@ -127,6 +128,10 @@ fn listener(pod: &Pod, at: SocketAddr) -> Result<TcpListener> {
             socket.set_only_v6(true)?;
         }
         socket.set_reuse_address(true)?;
+        if at.port() == ports::INBOUND {
+            // As the proxy's own: what TPROXY brings goes to no other.
+            transparent(&socket)?;
+        }
         socket.bind(&at.into())?;
         socket.listen(128)?;
         Ok(socket.into())
@@ -137,6 +142,8 @@ fn listener(pod: &Pod, at: SocketAddr) -> Result<TcpListener> {
 /// Where a connection arrived.
 #[derive(PartialEq, Eq, Debug)]
 pub(crate) struct Arrival {
+    /// The port of the listener that it came to.
+    pub(crate) listener: u16,
     /// The address of the socket that took it.
     pub(crate) local: SocketAddr,
     /// Where it was going, as conntrack says; the same without a redirect.
@@ -155,7 +162,7 @@ fn listen(pod: &Pod) -> Result<()> {
                     let Ok(local) = stream.local_addr() else { continue };
                     let original = original_dst(&stream, local).map_or(local, |original| original.socket());
                     // A client that is gone fails its own test.
-                    let _ = (&stream).write_all(format!("{local} {original}").as_bytes());
+                    let _ = (&stream).write_all(format!("{port} {local} {original}").as_bytes());
                 }
             });
         }
@@ -172,7 +179,7 @@ fn listen(pod: &Pod) -> Result<()> {
             thread::spawn(move || {
                 let mut buffer = [0; 8];
                 while let Ok((_, peer)) = socket.recv_from(&mut buffer) {
-                    let _ = socket.send_to(format!("{at} {at}").as_bytes(), peer);
+                    let _ = socket.send_to(format!("{port} {at} {at}").as_bytes(), peer);
                 }
             });
         }
@@ -181,8 +188,10 @@ fn listen(pod: &Pod) -> Result<()> {
 }
 
 fn arrival(text: &str) -> Result<Arrival> {
-    let (local, original) = text.split_once(' ').context("an answer of two addresses")?;
+    let (listener, rest) = text.split_once(' ').context("an answer")?;
+    let (local, original) = rest.split_once(' ').context("an answer of two addresses")?;
     Ok(Arrival {
+        listener: listener.parse()?,
         local: local.parse()?,
         original: original.parse()?,
     })
