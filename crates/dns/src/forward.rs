@@ -1,130 +1,159 @@
-//! Forwarding, verbatim, to the resolvers of `/etc/resolv.conf`. The file is read for every query: a
-//! laptop changes networks.
+//! Forwarding: a query goes to the resolvers as it came but for its id, and their answer comes back as it came
+//! but for its id. Each try has a socket, and so a port, of its own, and an id that nobody can guess.
 
+use std::cell::{Cell, RefCell};
+use std::collections::hash_map::RandomState;
+use std::hash::BuildHasher;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Instant;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use runtime::metrics::Histogram;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::timeout;
 
-const PORT: u16 = 53;
-/// How long one resolver is waited for before the next is asked. Clients wait 5 s and ask again.
-const PATIENCE: Duration = Duration::from_secs(4);
+use crate::message::{HEADER, code, is_answer_to, number};
+use crate::resolvers::Resolvers;
 
-/// Where the resolvers are written.
-#[derive(Clone, Debug)]
-pub(crate) struct Resolvers(pub(crate) PathBuf);
+/// How a resolver is asked: as the client asked us.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum By {
+    Datagram,
+    Stream,
+}
 
-impl Resolvers {
-    /// In order. Without any, the one on this machine, as the C library does.
-    async fn addresses(&self) -> Vec<SocketAddr> {
-        // A file of a few lines on a local disk: not worth a thread.
-        let text = std::fs::read_to_string(&self.0).unwrap_or_default();
-        let mut addresses = parse(&text);
-        if addresses.is_empty() {
-            addresses.push((Ipv4Addr::LOCALHOST, PORT).into());
+/// Asks resolvers. Of one thread.
+#[derive(Debug)]
+pub(crate) struct Forwarder {
+    resolvers: Resolvers,
+    /// Its keys are secret and its hashes not to be told from chance (SipHash), so that the hash of a count
+    /// makes an id that nobody can guess.
+    ids: RandomState,
+    count: Cell<u64>,
+    /// What every answer is received into: on one thread one is enough.
+    buffer: RefCell<Vec<u8>>,
+    durations: Histogram,
+}
+
+impl Forwarder {
+    pub(crate) fn new(resolvers: Resolvers, durations: Histogram) -> Self {
+        Self {
+            resolvers,
+            ids: RandomState::new(),
+            count: Cell::new(0),
+            buffer: RefCell::new(vec![0; 64 * 1024]),
+            durations,
         }
-        addresses
     }
 
-    /// Asks by UDP, one resolver after the other, until one answers.
-    pub(crate) async fn by_datagram(&self, query: &[u8]) -> Option<Vec<u8>> {
-        for address in self.addresses().await {
-            if let Ok(Ok(answer)) = timeout(PATIENCE, ask_datagram(address, query)).await {
-                return Some(answer);
+    /// The answer of the first resolver that has one. One that fails or refuses is an answer only where none
+    /// of the others does better, as for the C library.
+    pub(crate) async fn ask(&self, query: &[u8], by: By) -> Option<Vec<u8>> {
+        let id = query.get(..2)?;
+        let (conf, first) = self.resolvers.now();
+        let count = conf.addresses.len();
+        let mut poor = None;
+        for _ in 0..conf.attempts {
+            for turn in 0..count {
+                let to = conf.addresses[(first + turn) % count];
+                let begin = Instant::now();
+                let Ok(Ok(mut answer)) = timeout(conf.patience, self.ask_one(to, query, by)).await else {
+                    continue;
+                };
+                self.durations.observe(begin.elapsed());
+                answer[..2].copy_from_slice(id);
+                if is_poor(&answer) {
+                    poor = Some(answer);
+                } else {
+                    return Some(answer);
+                }
+            }
+            // Its client asks again where it wants to.
+            if poor.is_some() {
+                break;
             }
         }
-        None
+        poor
     }
 
-    /// Asks by TCP, likewise.
-    pub(crate) async fn by_stream(&self, query: &[u8]) -> Option<Vec<u8>> {
-        for address in self.addresses().await {
-            if let Ok(Ok(answer)) = timeout(PATIENCE, ask_stream(address, query)).await {
-                return Some(answer);
+    async fn ask_one(&self, to: SocketAddr, query: &[u8], by: By) -> io::Result<Vec<u8>> {
+        let mut query = query.to_vec();
+        query[..2].copy_from_slice(&self.id().to_be_bytes());
+        match by {
+            By::Datagram => self.ask_datagram(to, &query).await,
+            By::Stream => ask_stream(to, &query).await,
+        }
+    }
+
+    fn id(&self) -> u16 {
+        let count = self.count.get().wrapping_add(1);
+        self.count.set(count);
+        self.ids.hash_one(count) as u16
+    }
+
+    /// The socket is connected: what comes from elsewhere does not reach it. What comes from there and is
+    /// no answer to this query is passed over.
+    async fn ask_datagram(&self, to: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
+        let any: SocketAddr = if to.is_ipv4() {
+            (Ipv4Addr::UNSPECIFIED, 0).into()
+        } else {
+            (Ipv6Addr::UNSPECIFIED, 0).into()
+        };
+        let socket = UdpSocket::bind(any).await?;
+        socket.connect(to).await?;
+        socket.send(query).await?;
+        loop {
+            // That nobody listens there is told as an error alone, which is not "readable".
+            let ready = socket.ready(Interest::READABLE | Interest::ERROR).await?;
+            let mut buffer = self.buffer.borrow_mut();
+            match socket.try_recv(&mut buffer) {
+                Ok(length) if is_answer_to(&buffer[..length], query) => {
+                    return Ok(buffer[..length].to_vec());
+                }
+                Ok(_) => tracing::debug!(%to, "a datagram that is no answer to our query"),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && !ready.is_error() => {}
+                Err(error) => return Err(socket.take_error()?.unwrap_or(error)),
             }
         }
-        None
     }
 }
 
-/// The resolvers that a file like `/etc/resolv.conf` names. A client sends its queries to them, so it must
-/// have a route there even where all its queries are captured. None where there is no such file.
-#[must_use]
-pub fn nameservers(resolv_conf: &Path) -> Vec<IpAddr> {
-    let text = std::fs::read_to_string(resolv_conf).unwrap_or_default();
-    parse(&text).iter().map(SocketAddr::ip).collect()
-}
-
-/// The `nameserver` lines. An address may have a zone (`fe80::1%eth0`), which we leave out: such a
-/// resolver is skipped.
-fn parse(text: &str) -> Vec<SocketAddr> {
-    text.lines()
-        .filter_map(|line| line.trim_start().strip_prefix("nameserver"))
-        .filter(|rest| rest.starts_with([' ', '\t']))
-        .filter_map(|rest| rest.split_whitespace().next()?.parse::<IpAddr>().ok())
-        .map(|ip| SocketAddr::new(ip, PORT))
-        .collect()
-}
-
-/// A connected socket with a port of its own for each query: an answer from elsewhere does not reach it.
-async fn ask_datagram(to: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
-    let any: SocketAddr = if to.is_ipv4() {
-        ([0; 4], 0).into()
-    } else {
-        ([0; 16], 0).into()
-    };
-    let socket = UdpSocket::bind(any).await?;
-    socket.connect(to).await?;
-    socket.send(query).await?;
-    let mut answer = vec![0; 64 * 1024];
-    loop {
-        let length = socket.recv(&mut answer).await?;
-        if answer.get(..2) == query.get(..2) {
-            answer.truncate(length);
-            return Ok(answer);
-        }
-    }
+/// Whether another resolver may do better.
+fn is_poor(answer: &[u8]) -> bool {
+    let code = number(answer, 2).unwrap_or(0) & 0xf;
+    [code::SERVER_FAILURE, code::NOT_IMPLEMENTED, code::REFUSED].contains(&code)
 }
 
 async fn ask_stream(to: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = TcpStream::connect(to).await?;
     write_framed(&mut stream, query).await?;
-    read_framed(&mut stream)
-        .await?
-        .ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
+    match read_framed(&mut stream).await? {
+        Some(answer) if is_answer_to(&answer, query) => Ok(answer),
+        Some(_) => Err(io::ErrorKind::InvalidData.into()),
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
 }
 
 /// One message by TCP: its length in two bytes, then itself. `None` at the end of the stream.
-pub(crate) async fn read_framed(stream: &mut TcpStream) -> io::Result<Option<Vec<u8>>> {
+pub(crate) async fn read_framed(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<Vec<u8>>> {
     let length = match stream.read_u16().await {
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
-        other => other?,
+        other => usize::from(other?),
     };
-    let mut message = vec![0; length.into()];
-    stream.read_exact(&mut message).await?;
+    // Taken as it comes: who announces much has not sent it yet.
+    let mut message = Vec::with_capacity(length.min(HEADER + 512));
+    stream.take(length as u64).read_to_end(&mut message).await?;
+    if message.len() < length {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
     Ok(Some(message))
 }
 
 /// Writes one message, in one piece.
-pub(crate) async fn write_framed(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> {
+pub(crate) async fn write_framed(stream: &mut (impl AsyncWrite + Unpin), message: &[u8]) -> io::Result<()> {
     let length = u16::try_from(message.len()).map_err(|_| io::ErrorKind::InvalidData)?;
     let mut bytes = length.to_be_bytes().to_vec();
     bytes.extend(message);
     stream.write_all(&bytes).await
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn resolvers_are_read_in_order() {
-        let text = "# c\nsearch x\nnameserver 10.0.0.1\n nameserver\t::1 # that one\nnameservers 1.1.1.1\nnameserver fe80::1%eth0\n";
-        let expected: Vec<SocketAddr> = vec!["10.0.0.1:53".parse().unwrap(), "[::1]:53".parse().unwrap()];
-        assert_eq!(parse(text), expected);
-    }
 }

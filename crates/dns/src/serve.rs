@@ -1,23 +1,32 @@
-//! The loops over the sockets: each query is answered or forwarded by a task of its own.
+//! The loops over the sockets: each query is answered by a task of its own, within bounds on how many there
+//! are at once, of queries and of TCP clients.
 
-use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 use std::{io, net};
 
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
-use crate::forward::{Resolvers, read_framed, write_framed};
-use crate::message::{Question, failure, question};
-use crate::{Named, Names};
+use crate::Config;
+use crate::answer::Answerer;
+use crate::forward::{By, read_framed, write_framed};
 
 /// Queries under way at most; beyond it UDP queries are dropped, which clients repeat.
 const QUERIES_MAX: usize = 1000;
-/// How long a TCP client may be silent.
+/// TCP clients at once; more wait in the backlog.
+const STREAMS_MAX: usize = 200;
+/// Queries of one TCP client that are under way at once.
+const PIPELINED_MAX: usize = 32;
+/// Descriptors that a server uses at most: a socket a client, and one a query that is forwarded.
+pub const DESCRIPTORS_MAX: usize = QUERIES_MAX + STREAMS_MAX;
+/// How long a TCP client may be silent, or not read.
 const STREAM_IDLE: Duration = Duration::from_secs(20);
 
 /// Where queries come in.
@@ -29,6 +38,35 @@ pub struct Sockets {
     pub listeners: Vec<net::TcpListener>,
 }
 
+impl Sockets {
+    /// Sockets on this port of loopback, which is where REDIRECT leads; a socket bound to every address would
+    /// answer from another than was asked. Both families, where the kernel has both.
+    ///
+    /// # Errors
+    /// Where the port is in use.
+    pub fn bind_loopback(port: u16) -> io::Result<Self> {
+        let mut sockets = Self::default();
+        sockets.add((Ipv4Addr::LOCALHOST, port).into())?;
+        match sockets.add((Ipv6Addr::LOCALHOST, port).into()) {
+            Err(error) if !lacks_family(&error) => Err(error),
+            _ => Ok(sockets),
+        }
+    }
+
+    fn add(&mut self, address: SocketAddr) -> io::Result<()> {
+        self.datagrams.push(net::UdpSocket::bind(address)?);
+        self.listeners.push(netsys::sock::listen(address, false)?);
+        Ok(())
+    }
+}
+
+fn lacks_family(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::Unsupported | io::ErrorKind::AddrNotAvailable
+    )
+}
+
 /// The running server; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Handle {
@@ -37,22 +75,22 @@ pub struct Handle {
 }
 
 struct Server {
-    names: Names,
-    resolvers: Resolvers,
-    slots: Semaphore,
+    answerer: Answerer,
+    queries: Arc<Semaphore>,
+    streams: Arc<Semaphore>,
 }
 
-/// Serves on a thread of its own. `resolv_conf` is the file with the resolvers of other names.
+/// Serves on a thread of its own.
 ///
 /// # Errors
 /// Where the thread does not start.
-pub fn start(sockets: Sockets, names: Names, resolv_conf: PathBuf) -> Result<Handle, runtime::thread::Error> {
+pub fn start(sockets: Sockets, config: Config) -> Result<Handle, runtime::thread::Error> {
     let (stop, stopped) = oneshot::channel();
     let thread = runtime::thread::spawn("dns", move || async move {
         let server = Rc::new(Server {
-            names,
-            resolvers: Resolvers(resolv_conf),
-            slots: Semaphore::new(QUERIES_MAX),
+            answerer: Answerer::new(config),
+            queries: Arc::new(Semaphore::new(QUERIES_MAX)),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
         });
         for socket in sockets.datagrams {
             spawn_local(datagrams(socket, Rc::clone(&server)));
@@ -81,12 +119,17 @@ async fn datagrams(socket: net::UdpSocket, server: Rc<Server>) {
     loop {
         match socket.recv_from(&mut buffer).await {
             Ok((length, client)) => {
-                let query = buffer[..length].to_vec();
+                let Ok(slot) = Arc::clone(&server.queries).try_acquire_owned() else {
+                    server.answerer.count_dropped();
+                    continue;
+                };
+                let (socket, server) = (Rc::clone(&socket), Rc::clone(&server));
                 spawn_local(one_datagram(
-                    query,
+                    buffer[..length].to_vec(),
                     client,
-                    Rc::clone(&socket),
-                    Rc::clone(&server),
+                    socket,
+                    server,
+                    slot,
                 ));
             }
             // An ICMP error for an answer that came too late.
@@ -95,24 +138,19 @@ async fn datagrams(socket: net::UdpSocket, server: Rc<Server>) {
     }
 }
 
-async fn one_datagram(query: Vec<u8>, client: SocketAddr, socket: Rc<UdpSocket>, server: Rc<Server>) {
-    let Ok(_slot) = server.slots.try_acquire() else {
-        return;
-    };
-    let limit = question(&query).map_or(0, |question| question.limit);
-    let answer = match server.own_answer(&query, limit).await {
-        Some(answer) => Some(answer),
-        None => server
-            .resolvers
-            .by_datagram(&query)
-            .await
-            .or_else(|| failure(&query)),
-    };
-    if let Some(answer) = answer
+async fn one_datagram(
+    query: Vec<u8>,
+    client: SocketAddr,
+    socket: Rc<UdpSocket>,
+    server: Rc<Server>,
+    slot: OwnedSemaphorePermit,
+) {
+    if let Some(answer) = server.answerer.answer(&query, By::Datagram).await
         && let Err(error) = socket.send_to(&answer, client).await
     {
         tracing::debug!(%error, %client, "sending a DNS answer");
     }
+    drop(slot);
 }
 
 async fn streams(listener: net::TcpListener, server: Rc<Server>) {
@@ -123,14 +161,16 @@ async fn streams(listener: net::TcpListener, server: Rc<Server>) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!(%error, "DNS listener is not usable"),
     };
-    loop {
+    // It is never closed, so that there is always a slot to come.
+    while let Ok(slot) = Arc::clone(&server.streams).acquire_owned().await {
         match listener.accept().await {
             Ok((stream, client)) => {
                 let server = Rc::clone(&server);
                 spawn_local(async move {
-                    if let Err(error) = one_stream(stream, &server).await {
+                    if let Err(error) = one_stream(stream, server).await {
                         tracing::debug!(%error, %client, "DNS by TCP");
                     }
+                    drop(slot);
                 });
             }
             Err(error) => {
@@ -141,44 +181,52 @@ async fn streams(listener: net::TcpListener, server: Rc<Server>) {
     }
 }
 
-async fn one_stream(mut stream: TcpStream, server: &Server) -> io::Result<()> {
-    while let Ok(message) = timeout(STREAM_IDLE, read_framed(&mut stream)).await {
-        let Some(query) = message? else { return Ok(()) };
-        let answer = match server.own_answer(&query, usize::from(u16::MAX)).await {
-            Some(answer) => Some(answer),
-            None => server
-                .resolvers
-                .by_stream(&query)
-                .await
-                .or_else(|| failure(&query)),
+/// Queries may come one after the other without waiting; each is answered as soon as its answer is there, in
+/// whatever order (RFC 7766, 6.2.1.1). A client that has sent its last query gets all its answers.
+async fn one_stream(stream: TcpStream, server: Rc<Server>) -> io::Result<()> {
+    let (reader, writer) = stream.into_split();
+    let (sender, answers) = mpsc::channel(PIPELINED_MAX);
+    let mut writing = pin!(write_answers(writer, answers));
+    tokio::select! {
+        // The client reads no more.
+        written = &mut writing => return written,
+        read = read_queries(reader, server, sender) => read?,
+    }
+    writing.await
+}
+
+async fn read_queries(
+    mut reader: OwnedReadHalf,
+    server: Rc<Server>,
+    answers: mpsc::Sender<Vec<u8>>,
+) -> io::Result<()> {
+    let pipelined = Arc::new(Semaphore::new(PIPELINED_MAX));
+    while let Ok(turn) = Arc::clone(&pipelined).acquire_owned().await {
+        let Ok(message) = timeout(STREAM_IDLE, read_framed(&mut reader)).await else {
+            return Ok(());
         };
-        let Some(answer) = answer else { return Ok(()) };
-        write_framed(&mut stream, &answer).await?;
+        let Some(query) = message? else { return Ok(()) };
+        let Ok(slot) = Arc::clone(&server.queries).acquire_owned().await else {
+            return Ok(());
+        };
+        let (server, answers) = (Rc::clone(&server), answers.clone());
+        spawn_local(async move {
+            if let Some(answer) = server.answerer.answer(&query, By::Stream).await {
+                // Nobody listens where the client is gone.
+                let _ = answers.send(answer).await;
+            }
+            drop((turn, slot));
+        });
     }
     Ok(())
 }
 
-impl Server {
-    /// Our answer where the name is one of the mesh.
-    async fn own_answer(&self, query: &[u8], limit: usize) -> Option<Vec<u8>> {
-        let question = question(query)?;
-        let addresses = match (self.names)(&question.name)? {
-            Named::Addresses(addresses) => addresses,
-            Named::Alias(name) => look_up(&question, &name).await,
-        };
-        Some(question.answer(&addresses, limit))
+/// Ends with the last sender.
+async fn write_answers(mut writer: OwnedWriteHalf, mut answers: mpsc::Receiver<Vec<u8>>) -> io::Result<()> {
+    while let Some(answer) = answers.recv().await {
+        timeout(STREAM_IDLE, write_framed(&mut writer, &answer)).await??;
     }
-}
-
-/// The addresses of a name outside, by the C library of this process.
-async fn look_up(question: &Question<'_>, name: &str) -> Vec<IpAddr> {
-    match tokio::net::lookup_host((name, 0)).await {
-        Ok(found) => found.map(|address| address.ip()).collect(),
-        Err(error) => {
-            tracing::warn!(%error, "{} is an alias of {name}, which does not resolve", question.name);
-            Vec::new()
-        }
-    }
+    Ok(())
 }
 
 #[cfg(test)]

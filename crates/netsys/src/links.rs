@@ -4,6 +4,7 @@
 use std::{fs, io};
 
 use model::ports::PASSTHROUGH_V6;
+use rustix::net::{AddressFamily, SocketType, netdevice};
 
 use crate::netlink::{self, Changes, LIST_ADDRESSES, LIST_LINKS, LinkIndex, attributes};
 
@@ -48,6 +49,15 @@ pub fn links() -> io::Result<Vec<Link>> {
 pub fn physical_devices() -> io::Result<Vec<String>> {
     let physical = links()?.into_iter().filter(Link::is_physical);
     Ok(physical.map(|link| link.name).collect())
+}
+
+/// The index of the device of this name, as the zone of an address has it.
+///
+/// # Errors
+/// Where there is no such device.
+pub fn index_of(name: &str) -> io::Result<u32> {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    Ok(netdevice::name_to_index(socket, name)?)
 }
 
 /// The body of a link's message: an `ifinfomsg`, then attributes.

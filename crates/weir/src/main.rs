@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod cmd;
+mod names;
 mod servers;
 mod sidecar;
 mod socket;

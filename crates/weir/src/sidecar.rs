@@ -2,6 +2,7 @@
 //! Comes in: arguments and listeners. Goes out: a handle that drains. `proxy`, `run` and `demo` start it.
 
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use runtime::ready::Readiness;
 use runtime::telemetry::Level;
 use tokio::sync::watch;
 
+use crate::names;
 use crate::servers::{self, Dumper, Places, Servers, Shown};
 
 /// Descriptors kept for everything that is not a proxied connection.
@@ -33,6 +35,8 @@ pub(crate) struct Parts {
     pub(crate) listeners: Listeners,
     /// How endpoints are reached.
     pub(crate) sockets: Arc<dyn Sockets>,
+    /// What serves DNS, if anything.
+    pub(crate) dns: Option<Dns>,
     /// Where the operators' servers listen.
     pub(crate) places: Places,
     /// Where the access log goes; nowhere for none.
@@ -45,6 +49,16 @@ pub(crate) struct Parts {
     pub(crate) quiet: Duration,
 }
 
+/// How DNS is served.
+pub(crate) struct Dns {
+    /// Where it listens; they may belong to another network namespace.
+    pub(crate) sockets: dns::Sockets,
+    /// The file with the resolvers of names outside.
+    pub(crate) resolv_conf: PathBuf,
+    /// Seconds that answers for names of the mesh may be kept.
+    pub(crate) ttl: u32,
+}
+
 /// A running sidecar.
 pub(crate) struct Sidecar {
     drain: Trigger,
@@ -52,6 +66,7 @@ pub(crate) struct Sidecar {
     servers: Servers,
     discovery: discovery::Handle,
     lines: Option<lines::Handle>,
+    dns: Option<dns::Handle>,
     snapshots: watch::Receiver<Arc<Snapshot>>,
 }
 
@@ -63,6 +78,7 @@ pub(crate) fn start(parts: Parts) -> Result<Sidecar> {
         workers,
         listeners,
         sockets,
+        dns,
         places,
         access_log,
         watcher,
@@ -79,10 +95,11 @@ pub(crate) fn start(parts: Parts) -> Result<Sidecar> {
     let (drain, watch) = drain::channel();
     let named = named_listeners(&listeners);
     let limit = netsys::limits::raise_descriptors().context("cannot read the descriptor limit")?;
+    let kept = DESCRIPTORS_KEPT + dns.as_ref().map_or(0, |_| dns::DESCRIPTORS_MAX);
     let config = Config {
         workers,
         // Each connection has two ends.
-        max_connections: limit.saturating_sub(DESCRIPTORS_KEPT).max(2) / 2,
+        max_connections: limit.saturating_sub(kept).max(2) / 2,
         sockets,
         snapshots: snapshots.clone(),
         reports: proxy::Reports::new(&metrics, sink, watcher),
@@ -91,6 +108,7 @@ pub(crate) fn start(parts: Parts) -> Result<Sidecar> {
         readiness: readiness.clone(),
     };
     let proxy = proxy::start_proxy(config, listeners)?;
+    let dns = start_dns(dns, dns::Reports::new(&metrics), snapshots.clone())?;
     let shown = Shown {
         metrics,
         readiness,
@@ -108,8 +126,27 @@ pub(crate) fn start(parts: Parts) -> Result<Sidecar> {
         servers,
         discovery,
         lines,
+        dns,
         snapshots,
     })
+}
+
+/// The metrics are there whether it is served or not: what does not count is at zero.
+fn start_dns(
+    dns: Option<Dns>,
+    reports: dns::Reports,
+    snapshots: watch::Receiver<Arc<Snapshot>>,
+) -> Result<Option<dns::Handle>> {
+    let start = |dns: Dns| {
+        let config = dns::Config {
+            names: names::of(snapshots),
+            resolv_conf: dns.resolv_conf,
+            ttl: dns.ttl,
+            reports,
+        };
+        dns::start(dns.sockets, config)
+    };
+    Ok(dns.map(start).transpose()?)
 }
 
 fn named_listeners(listeners: &Listeners) -> Vec<ListenerDump> {
@@ -166,6 +203,8 @@ impl Sidecar {
     /// Ends everything else when the data path has ended, the access log last.
     pub(crate) fn finish(self) -> Result<()> {
         self.proxy.join();
+        // Its clients resolve names until the last connection has ended.
+        drop(self.dns);
         self.servers.stop()?;
         drop(self.discovery);
         if let Some(lines) = self.lines

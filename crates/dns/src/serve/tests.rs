@@ -1,31 +1,54 @@
-//! The server between real sockets: names of the mesh by UDP and TCP, all else forwarded.
+//! The server between real sockets: names of the mesh by UDP and TCP, all else forwarded to resolvers that
+//! do as they are told.
 
 use std::fs;
-use std::net::UdpSocket as StdUdp;
-use std::net::{TcpListener as StdListener, TcpStream as StdStream};
+use std::io::{Read, Write};
+use std::net::{TcpListener as StdListener, TcpStream as StdStream, UdpSocket as StdUdp};
+
+use registry::Resolved;
+use runtime::metrics::Metrics;
 
 use super::*;
+use crate::message::encode_name;
+use crate::{Names, Reports};
 
-fn query(name: &str) -> Vec<u8> {
+const A: u16 = 1;
+const AAAA: u16 = 28;
+
+fn query(name: &str, kind: u16) -> Vec<u8> {
     let mut bytes = vec![7, 9, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
-    for label in name.split('.') {
-        bytes.push(label.len() as u8);
-        bytes.extend(label.as_bytes());
-    }
-    bytes.extend([0, 0, 1, 0, 1]);
+    bytes.extend(encode_name(name).unwrap());
+    bytes.extend(kind.to_be_bytes());
+    bytes.extend([0, 1]);
     bytes
 }
 
 fn names() -> Names {
-    Box::new(|name| match name {
-        "nginx" => Some(Named::Addresses(vec!["10.0.0.1".parse().unwrap()])),
-        "alias" => Some(Named::Alias("localhost".to_owned())),
+    let alias = |to: &str| Some(Resolved::Alias(to.into()));
+    Box::new(move |name| match name {
+        "nginx" => Some(Resolved::Addresses(vec!["10.0.0.1".parse().unwrap()])),
+        "many" => Some(Resolved::Addresses(
+            (0..100).map(|last| [10, 0, 0, last].into()).collect(),
+        )),
+        "gone.nginx" => Some(Resolved::Missing),
+        "inside" => alias("Nginx"),
+        "outside" => alias("db.example.com"),
+        "circle" => alias("circle"),
+        "nonsense" => alias("a..b"),
         _ => None,
     })
 }
 
-/// A server, where it listens (UDP and TCP), and its `resolv.conf`.
-fn server(resolv_conf: &str) -> (Handle, SocketAddr, SocketAddr, tempfile::NamedTempFile) {
+/// A running server, where it listens, and its metrics.
+struct Running {
+    _handle: Handle,
+    udp: SocketAddr,
+    tcp: SocketAddr,
+    metrics: Metrics,
+    _file: tempfile::NamedTempFile,
+}
+
+fn start_server(resolv_conf: &str) -> Running {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), resolv_conf).unwrap();
     let datagram = StdUdp::bind("127.0.0.1:0").unwrap();
@@ -35,8 +58,20 @@ fn server(resolv_conf: &str) -> (Handle, SocketAddr, SocketAddr, tempfile::Named
         datagrams: vec![datagram],
         listeners: vec![listener],
     };
-    let handle = start(sockets, names(), file.path().to_owned()).unwrap();
-    (handle, udp, tcp, file)
+    let metrics = Metrics::default();
+    let config = Config {
+        names: names(),
+        resolv_conf: file.path().to_owned(),
+        ttl: 5,
+        reports: Reports::new(&metrics),
+    };
+    Running {
+        _handle: start(sockets, config).unwrap(),
+        udp,
+        tcp,
+        metrics,
+        _file: file,
+    }
 }
 
 fn ask(to: SocketAddr, query: &[u8]) -> Vec<u8> {
@@ -44,38 +79,137 @@ fn ask(to: SocketAddr, query: &[u8]) -> Vec<u8> {
     socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
     socket.connect(to).unwrap();
     socket.send(query).unwrap();
-    let mut answer = vec![0; 1000];
+    let mut answer = vec![0; 5000];
     let length = socket.recv(&mut answer).unwrap();
     answer.truncate(length);
     answer
 }
 
+fn framed(query: &[u8]) -> Vec<u8> {
+    [&(query.len() as u16).to_be_bytes(), query].concat()
+}
+
+fn read_one(stream: &mut StdStream) -> Vec<u8> {
+    let mut length = [0; 2];
+    stream.read_exact(&mut length).unwrap();
+    let mut answer = vec![0; u16::from_be_bytes(length).into()];
+    stream.read_exact(&mut answer).unwrap();
+    answer
+}
+
+fn code(answer: &[u8]) -> u8 {
+    answer[3] & 0xf
+}
+
 #[test]
 fn names_of_the_mesh_are_answered() {
-    let (_handle, udp, tcp, _file) = server("");
-    let answer = ask(udp, &query("nginx"));
-    assert_eq!(&answer[answer.len() - 4..], [10, 0, 0, 1]);
-    let answer = ask(udp, &query("alias"));
-    assert_eq!(&answer[answer.len() - 4..], [127, 0, 0, 1]);
+    let server = start_server("");
+    let answer = ask(server.udp, &query("nGinX", A));
+    assert_eq!(
+        answer[12..23],
+        query("nGinX", A)[12..23],
+        "in the case that was asked"
+    );
+    assert_eq!(answer[answer.len() - 4..], [10, 0, 0, 1]);
+    let nothing = ask(server.udp, &query("nginx", AAAA));
+    assert_eq!(
+        (code(&nothing), nothing[7]),
+        (0, 0),
+        "the name is there, without such a record"
+    );
+    assert_eq!(code(&ask(server.udp, &query("gone.nginx", A))), 3);
+    let any = ask(server.udp, &query("nginx", 255));
+    assert_eq!((any[7], &any[any.len() - 4..]), (1, &[10, 0, 0, 1][..]));
 
-    use std::io::{Read, Write};
-    let mut stream = StdStream::connect(tcp).unwrap();
-    for _ in 0..2 {
-        let query = query("nginx");
-        stream.write_all(&(query.len() as u16).to_be_bytes()).unwrap();
-        stream.write_all(&query).unwrap();
-        let mut length = [0; 2];
-        stream.read_exact(&mut length).unwrap();
-        let mut answer = vec![0; u16::from_be_bytes(length).into()];
-        stream.read_exact(&mut answer).unwrap();
-        assert_eq!(&answer[answer.len() - 4..], [10, 0, 0, 1]);
+    let text = server.metrics.encode();
+    for line in [
+        r#"weir_dns_queries_total{type="A",result="answered"} 1"#,
+        r#"weir_dns_queries_total{type="A",result="missing"} 1"#,
+        r#"weir_dns_queries_total{type="AAAA",result="answered"} 1"#,
+    ] {
+        assert!(text.contains(line), "{line} is not in\n{text}");
     }
+}
+
+#[test]
+fn aliases_inside_are_followed_and_circles_end() {
+    let server = start_server("");
+    let answer = ask(server.udp, &query("inside", A));
+    assert_eq!((code(&answer), answer[7]), (0, 2), "an alias and an address");
+    assert_eq!(answer[answer.len() - 4..], [10, 0, 0, 1]);
+    let alone = ask(server.udp, &query("inside", 5));
+    assert_eq!(alone[7], 1);
+    assert!(alone.ends_with(&encode_name("Nginx").unwrap()));
+    for name in ["circle", "nonsense"] {
+        assert_eq!(code(&ask(server.udp, &query(name, A))), 2, "{name}");
+    }
+}
+
+#[test]
+fn what_is_too_much_for_a_datagram_comes_by_tcp() {
+    let server = start_server("");
+    let answer = ask(server.udp, &query("many", A));
+    assert!(answer.len() <= 512 && answer[2] & 2 != 0);
+    let mut stream = StdStream::connect(server.tcp).unwrap();
+    stream.write_all(&framed(&query("many", A))).unwrap();
+    let answer = read_one(&mut stream);
+    assert_eq!((answer[2] & 2, answer[7]), (0, 100));
+}
+
+#[test]
+fn queries_of_one_stream_may_come_all_at_once() {
+    let server = start_server("");
+    let mut stream = StdStream::connect(server.tcp).unwrap();
+    let all: Vec<u8> = (0..200_u8)
+        .flat_map(|id| {
+            let mut query = query("nginx", A);
+            query[0] = id;
+            framed(&query)
+        })
+        .collect();
+    // Also when the client will send no more.
+    stream.write_all(&all).unwrap();
+    stream.shutdown(net::Shutdown::Write).unwrap();
+    let mut ids: Vec<u8> = (0..200).map(|_| read_one(&mut stream)[0]).collect();
+    ids.sort_unstable();
+    assert_eq!(ids, (0..200).collect::<Vec<u8>>());
+    assert_eq!(stream.read(&mut [0]).unwrap(), 0, "then it ends");
 }
 
 #[test]
 fn nobody_to_ask_is_a_server_failure() {
     // Port 53 of an address that this machine has and nobody serves: refused at once.
-    let (_handle, udp, _tcp, _file) = server("nameserver 127.77.77.77\n");
-    let answer = ask(udp, &query("example.org"));
-    assert_eq!(answer[3] & 0xf, 2);
+    let server = start_server("nameserver 127.77.77.77\n");
+    for name in ["example.org", "outside"] {
+        assert_eq!(code(&ask(server.udp, &query(name, A))), 2, "{name}");
+    }
+    let mut stream = StdStream::connect(server.tcp).unwrap();
+    stream.write_all(&framed(&query("example.org", A))).unwrap();
+    assert_eq!(code(&read_one(&mut stream)), 2);
+}
+
+#[test]
+fn hostile_bytes_get_an_error_or_nothing_and_the_next_query_its_answer() {
+    let server = start_server("nameserver 127.77.77.77\n");
+    let socket = StdUdp::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    socket.connect(server.udp).unwrap();
+    let good = query("nginx", A);
+    let mut noise = good.clone();
+    noise[2] |= 0x80;
+    for bytes in [&good[..3], &noise[..]] {
+        socket.send(bytes).unwrap();
+    }
+    let mut two = good.clone();
+    two[5] = 2;
+    assert_eq!(code(&ask(server.udp, &two)), 1);
+    assert_eq!(code(&ask(server.udp, &good[..20])), 1);
+    socket.send(&good).unwrap();
+    let mut answer = [0; 512];
+    let length = socket.recv(&mut answer).unwrap();
+    assert_eq!(
+        answer[length - 4..length],
+        [10, 0, 0, 1],
+        "the first that comes back is this"
+    );
 }

@@ -4,7 +4,7 @@ use model::settings::OutboundPolicy;
 use model::{Created, Direction, Local, Service, ServiceKind};
 
 use crate::testing::{dst, endpoint, endpoints, listener, mesh, name, put, service, socket, table, workload};
-use crate::{Decision, Resolved, Snapshot, Table};
+use crate::{Decision, Snapshot, Table};
 
 /// A decision in words.
 fn told(decision: &Decision) -> String {
@@ -172,33 +172,4 @@ fn inbound_ports_follow_our_endpoints() {
     assert_eq!(table.snapshot().inbound[&8080].port, 80);
     table.apply(model::Update::WorkloadGone(name("a/me")));
     assert!(table.snapshot().inbound.is_empty());
-}
-
-#[test]
-fn names() {
-    let snapshot = town().snapshot();
-    let of = |list: &[&str]| Resolved::Addresses(list.iter().map(|a| crate::testing::ip(a)).collect());
-    let table = [
-        ("web", Some(of(&["10.96.0.1", "fd00::1"]))),
-        ("WEB.A.", Some(of(&["10.96.0.1", "fd00::1"]))),
-        ("web.a.svc", Some(of(&["10.96.0.1", "fd00::1"]))),
-        ("web.a.svc.cluster.local", Some(of(&["10.96.0.1", "fd00::1"]))),
-        ("web.svc", None),
-        ("web.svc.cluster.local", None),
-        ("web.a.cluster.local", None),
-        ("api", None),
-        ("api.b", Some(of(&["10.96.0.2"]))),
-        ("redis", Some(of(&["10.1.0.5", "fd01::5"]))),
-        ("redis-0.redis.a.svc.cluster.local", Some(of(&["10.1.0.5"]))),
-        ("redis-0.redis", Some(of(&["10.1.0.5"]))),
-        ("redis-1.redis", None),
-        ("alias.a", Some(Resolved::Alias("db.example.com".into()))),
-        ("example.com", None),
-        ("", None),
-        (".", None),
-        ("..svc", None),
-    ];
-    for (host, expected) in table {
-        assert_eq!(snapshot.resolve(host), expected, "{host}");
-    }
 }

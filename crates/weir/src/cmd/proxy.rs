@@ -8,19 +8,19 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::ValueEnum;
-use model::ObjectName;
+use model::{ObjectName, ports};
 use proxy::{Inbound, Kernel, Listeners};
 use runtime::{lines, telemetry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::servers::Places;
-use crate::sidecar::{self, Parts, Sidecar};
+use crate::sidecar::{self, Dns, Parts, Sidecar};
 use crate::socket;
 
 /// Run the proxy of one workload: accept what the rules redirect, decide, carry, report
 ///
 /// Listens on 15001 (outbound) and 15006 (inbound), 15000 on loopback (admin), 15020 (metrics) and
-/// 15021 (health). SIGTERM drains: new connections are still accepted until the last one has ended or the
+/// 15021 (health); with --dns also on 15053 of loopback. SIGTERM drains: new connections are still accepted until the last one has ended or the
 /// deadline passes; a second SIGTERM ends at once.
 #[derive(clap::Args)]
 pub(crate) struct Args {
@@ -54,6 +54,25 @@ pub(crate) struct Args {
     /// Mark of the connections to the application with `--inbound-mode tproxy`, as `weir init -t` was told
     #[arg(long, value_name = "MARK", default_value = "1337", value_parser = mark, env = "INBOUND_TPROXY_MARK")]
     inbound_tproxy_mark: u32,
+
+    /// Serve DNS on port 15053 of loopback, UDP and TCP: names of the mesh are answered, all others are
+    /// forwarded as they are to the resolvers of `/etc/resolv.conf` (or `--resolv-conf`)
+    #[arg(long)]
+    dns: bool,
+
+    /// Seconds that clients may keep answers for names of the mesh
+    #[arg(long, value_name = "SECONDS", requires = "dns", default_value_t = dns::TTL_SECONDS,
+          value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    dns_ttl: u32,
+
+    /// The file that names the resolvers of all other names, read again when it changes
+    #[arg(
+        long,
+        value_name = "FILE",
+        requires = "dns",
+        default_value = "/etc/resolv.conf"
+    )]
+    resolv_conf: PathBuf,
 
     /// Where the access log goes: a file, or `-` for standard output. Its form is a setting (accessLog)
     #[arg(long, value_name = "FILE", default_value = "-")]
@@ -108,6 +127,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     };
     // First the ports that one proxy alone can have: on the others a second one would be dealt connections
     // before it finds out that it is one too many.
+    let dns = args
+        .dns
+        .then(|| dns(args.dns_ttl, args.resolv_conf))
+        .transpose()?;
     let mut places = Places::bind()?;
     let listeners = Listeners::bind(workers, inbound).map_err(|error| cannot_listen(error, inbound))?;
     places.socket = Some(match args.admin_socket {
@@ -133,6 +156,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             mark: args.mark,
             inbound,
         }),
+        dns,
         places,
         access_log: Some(access_log),
         watcher: None,
@@ -143,6 +167,16 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     runtime.block_on(drain_when_told(&mut sidecar, signals));
     sidecar.finish()?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn dns(ttl: u32, resolv_conf: PathBuf) -> Result<Dns> {
+    let sockets = dns::Sockets::bind_loopback(ports::DNS)
+        .context("cannot listen on 15053 for DNS; is another proxy running in this network namespace?")?;
+    Ok(Dns {
+        sockets,
+        resolv_conf,
+        ttl,
+    })
 }
 
 fn cannot_listen(error: io::Error, inbound: Inbound) -> anyhow::Error {

@@ -4,13 +4,12 @@
 mod follow;
 mod inside;
 mod loopback;
-mod names;
 mod network;
 mod publish;
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,7 +32,7 @@ use self::inside::Both;
 use self::loopback::Loopback;
 use self::publish::Publish;
 use crate::servers::Places;
-use crate::sidecar::{self, Parts};
+use crate::sidecar::{self, Dns, Parts};
 use crate::socket;
 
 /// Workers of the proxy: a laptop's command does not need more.
@@ -152,10 +151,15 @@ fn compose(args: Args) -> Result<Ended> {
     };
     let (snapshots, follower) = follow::start(snapshots, Arc::clone(&contained.porter), network)?;
     let sidecar = sidecar::start(Parts {
-        source: (snapshots.clone(), discovery),
+        source: (snapshots, discovery),
         workers: WORKERS,
         listeners,
         sockets: Arc::new(sockets),
+        dns: Some(Dns {
+            sockets: dns,
+            resolv_conf: PathBuf::from(network::RESOLV_CONF),
+            ttl: dns::TTL_SECONDS,
+        }),
         places: Places {
             socket: Some(socket),
             ..Places::default()
@@ -165,11 +169,6 @@ fn compose(args: Args) -> Result<Ended> {
         level,
         quiet: Duration::ZERO,
     })?;
-    let dns = dns::start(
-        dns,
-        names::of(snapshots),
-        Path::new(network::RESOLV_CONF).to_owned(),
-    )?;
 
     let lived = live(contained, events, &signals);
     // Whoever does not want to wait for what was sent last presses Ctrl-C.
@@ -177,7 +176,6 @@ fn compose(args: Args) -> Result<Ended> {
     let last_bytes = if lived.is_ok() { LAST_BYTES } else { Duration::ZERO };
     sidecar.trigger().start(last_bytes);
     sidecar.finish()?;
-    drop(dns);
     if let Some(follower) = follower {
         follower.join()?;
     }

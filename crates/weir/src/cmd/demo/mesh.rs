@@ -262,6 +262,7 @@ fn start_pod(
                 mark: Some(MARK),
                 inbound: Inbound::Redirected,
             }),
+            dns: None,
             places: Places::default(),
             access_log: None,
             watcher: Some(watcher),

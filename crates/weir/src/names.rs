@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dns::{Named, Names};
+use dns::Names;
 use model::ObjectName;
 use registry::{Resolved, Snapshot};
 use tokio::sync::watch;
@@ -11,17 +11,13 @@ use tokio::sync::watch;
 const NAMESPACE: &str = "default";
 
 /// Looks names up in what `snapshots` holds at the time.
-pub(super) fn of(snapshots: watch::Receiver<Arc<Snapshot>>) -> Names {
+pub(crate) fn of(snapshots: watch::Receiver<Arc<Snapshot>>) -> Names {
     Box::new(move |name| {
         let snapshot = Arc::clone(&snapshots.borrow());
-        let resolved = match snapshot.resolve(name) {
+        match snapshot.resolve(name) {
             None if snapshot.own_name.is_none() && !name.contains('.') => short_name(&snapshot, name),
             other => other,
-        };
-        Some(match resolved? {
-            Resolved::Addresses(addresses) => Named::Addresses(addresses),
-            Resolved::Alias(alias) => Named::Alias(alias.to_string()),
-        })
+        }
     })
 }
 

@@ -1,0 +1,208 @@
+//! Writing of answers: header and question as they were asked, records, an OPT record where the query had one.
+
+use std::net::IpAddr;
+use std::ops::Range;
+
+use super::{CLASS_IN, HEADER, NAME_MAX, Question, code, kind, number};
+
+/// Bytes of UDP that we say we take, in answers with EDNS (the value that DNS flag day 2020 settled on).
+const OWN_SIZE: u16 = 1232;
+const OPT_LENGTH: usize = 11;
+const FLAG_TRUNCATED: u16 = 0x0200;
+
+/// An answer under construction.
+#[derive(Debug)]
+pub(crate) struct Answer<'q, 'a> {
+    question: &'q Question<'a>,
+    message: Vec<u8>,
+    limit: usize,
+    count: u16,
+    is_truncated: bool,
+    pub(crate) code: u16,
+}
+
+/// What a record of ours says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Data {
+    Address(IpAddr),
+    /// Names are in wire form.
+    Pointer(Vec<u8>),
+    Alias(Vec<u8>),
+    Service {
+        port: u16,
+        target: Vec<u8>,
+    },
+}
+
+impl Data {
+    pub(crate) fn kind(&self) -> u16 {
+        match self {
+            Self::Address(IpAddr::V4(_)) => kind::A,
+            Self::Address(IpAddr::V6(_)) => kind::AAAA,
+            Self::Pointer(_) => kind::PTR,
+            Self::Alias(_) => kind::CNAME,
+            Self::Service { .. } => kind::SRV,
+        }
+    }
+
+    fn bytes(&self) -> Vec<u8> {
+        match self {
+            Self::Address(IpAddr::V4(v4)) => v4.octets().to_vec(),
+            Self::Address(IpAddr::V6(v6)) => v6.octets().to_vec(),
+            Self::Pointer(name) | Self::Alias(name) => name.clone(),
+            Self::Service { port, target } => {
+                // Priority 0, weight 100: all alike.
+                let mut bytes = vec![0, 0, 0, 100];
+                bytes.extend(port.to_be_bytes());
+                bytes.extend(target);
+                bytes
+            }
+        }
+    }
+}
+
+impl<'q, 'a> Answer<'q, 'a> {
+    /// An answer without records yet. `limit` bounds its bytes: what does not fit is left out and the answer
+    /// marked as truncated, so that the client asks again by TCP.
+    pub(crate) fn new(question: &'q Question<'a>, limit: usize) -> Self {
+        let kept = question.edns.map_or(0, |_| OPT_LENGTH);
+        Self {
+            question,
+            message: question.head().to_vec(),
+            limit: limit.saturating_sub(kept),
+            count: 0,
+            is_truncated: false,
+            code: code::NO_ERROR,
+        }
+    }
+
+    /// Adds a record of the name that was asked for.
+    pub(crate) fn add(&mut self, ttl: u32, data: &Data) {
+        // The name: a pointer to the question's.
+        self.add_record(&[0xc0, HEADER as u8], data.kind(), CLASS_IN, ttl, &data.bytes());
+    }
+
+    /// Adds a record of this name, given in wire form, or else of the one that was asked for.
+    pub(crate) fn add_of(&mut self, owner: Option<&[u8]>, ttl: u32, data: &Data) {
+        match owner {
+            Some(owner) => self.add_record(owner, data.kind(), CLASS_IN, ttl, &data.bytes()),
+            None => self.add(ttl, data),
+        }
+    }
+
+    /// Adds a record of any name, given in wire form.
+    pub(crate) fn add_record(&mut self, name: &[u8], kind: u16, class: u16, ttl: u32, data: &[u8]) {
+        let Ok(length) = u16::try_from(data.len()) else {
+            return;
+        };
+        if self.is_truncated || self.message.len() + name.len() + 10 + data.len() > self.limit {
+            self.is_truncated = true;
+            return;
+        }
+        self.message.extend(name);
+        self.message.extend(kind.to_be_bytes());
+        self.message.extend(class.to_be_bytes());
+        self.message.extend(ttl.to_be_bytes());
+        self.message.extend(length.to_be_bytes());
+        self.message.extend(data);
+        self.count += 1;
+    }
+
+    /// The whole message.
+    pub(crate) fn finish(self) -> Vec<u8> {
+        // QR, AA, RA; RD and CD as they were asked.
+        const FLAGS: u16 = 0x8480;
+        const KEPT: u16 = 0x0110;
+        let mut message = self.message;
+        let truncated = if self.is_truncated { FLAG_TRUNCATED } else { 0 };
+        let flags = FLAGS | truncated | (self.question.flags() & KEPT) | (self.code & 0xf);
+        message[2..4].copy_from_slice(&flags.to_be_bytes());
+        message[6..8].copy_from_slice(&self.count.to_be_bytes());
+        message[8..10].fill(0);
+        message[10..12].copy_from_slice(&u16::from(self.question.edns.is_some()).to_be_bytes());
+        if let Some(edns) = self.question.edns {
+            message.push(0);
+            message.extend(kind::OPT.to_be_bytes());
+            message.extend(OWN_SIZE.to_be_bytes());
+            let dnssec = if edns.wants_dnssec { 0x80 } else { 0 };
+            // Upper bits of the code, version 0, flags; no options.
+            message.extend([(self.code >> 4) as u8, 0, dnssec, 0, 0, 0]);
+        }
+        message
+    }
+}
+
+/// An answer of a code alone to bytes that need not be well formed; the question is repeated where there is
+/// a whole one. `None` where there is no whole header.
+pub(crate) fn error(query: &[u8], code: u16) -> Option<Vec<u8>> {
+    if query.len() < HEADER {
+        return None;
+    }
+    let end = match number(query, 4) {
+        Some(1) => super::uncompressed_end(query, HEADER).map(|end| end + 4),
+        _ => None,
+    };
+    let whole = end.filter(|&end| end <= query.len());
+    let mut message = query[..whole.unwrap_or(HEADER)].to_vec();
+    // QR and RA; operation, RD and CD as they came.
+    let flags = 0x8080 | (number(query, 2)? & 0x7910) | (code & 0xf);
+    message[2..4].copy_from_slice(&flags.to_be_bytes());
+    message[4..6].copy_from_slice(&u16::from(whole.is_some()).to_be_bytes());
+    message[6..12].fill(0);
+    Some(message)
+}
+
+/// A name in wire form; `None` where a label or the whole is empty or too long.
+pub(crate) fn encode_name(name: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(name.len() + 2);
+    for label in name.strip_suffix('.').unwrap_or(name).split('.') {
+        let length = u8::try_from(label.len())
+            .ok()
+            .filter(|length| (1..=63).contains(length))?;
+        bytes.push(length);
+        bytes.extend(label.as_bytes());
+    }
+    bytes.push(0);
+    (bytes.len() <= NAME_MAX).then_some(bytes)
+}
+
+/// The data of a record that is taken over from another message, its names expanded: a pointer of the old
+/// message means nothing in the new one. Types that may be compressed are those of RFC 1035, and SRV.
+pub(crate) fn rewritten(message: &[u8], kind: u16, data: Range<usize>) -> Option<Vec<u8>> {
+    let (before, names) = match kind {
+        kind::NS | kind::CNAME | kind::PTR => (0, 1),
+        kind::SOA => (0, 2),
+        kind::MX => (2, 1),
+        kind::SRV => (6, 1),
+        _ => return message.get(data).map(<[u8]>::to_vec),
+    };
+    let mut at = data.start + before;
+    let mut bytes = message.get(data.start..at)?.to_vec();
+    for _ in 0..names {
+        let (name, end) = super::expand(message, at)?;
+        bytes.extend(name);
+        at = end;
+    }
+    bytes.extend(message.get(at..data.end)?);
+    Some(bytes)
+}
+
+/// A query for another name, of the type that was asked for, with what the client said of DNSSEC and recursion.
+/// Its id is the forwarder's to choose.
+pub(crate) fn query_for(question: &Question<'_>, name: &[u8]) -> Vec<u8> {
+    let mut message = vec![0; HEADER];
+    let flags = question.flags() & 0x0110;
+    message[2..4].copy_from_slice(&flags.to_be_bytes());
+    message[5] = 1;
+    message.extend(name);
+    message.extend(question.kind.to_be_bytes());
+    message.extend(CLASS_IN.to_be_bytes());
+    if let Some(edns) = question.edns {
+        message[11] = 1;
+        message.push(0);
+        message.extend(kind::OPT.to_be_bytes());
+        message.extend(OWN_SIZE.to_be_bytes());
+        message.extend([0, 0, if edns.wants_dnssec { 0x80 } else { 0 }, 0, 0, 0]);
+    }
+    message
+}

@@ -1,0 +1,194 @@
+//! The resolvers of `resolv.conf`, and how they are to be asked. Comes in: the file, read anew where it is
+//! older than a second: a laptop changes networks. Goes out: addresses in the order in which they are asked.
+
+use std::cell::{Cell, RefCell};
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+const PORT: u16 = 53;
+/// The C library asks no more than that.
+const RESOLVERS_MAX: usize = 3;
+/// How long one resolver is waited for where the file does not say. The C library waits 5 s, and it is what
+/// asks us: the second resolver must have answered before it gives up.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often each is asked where the file does not say, as in the C library.
+const ATTEMPTS: u32 = 2;
+/// How long what was read holds.
+const FRESH: Duration = Duration::from_secs(1);
+
+/// What a `resolv.conf` says.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Conf {
+    pub(crate) addresses: Vec<SocketAddr>,
+    /// How long one resolver is waited for.
+    pub(crate) patience: Duration,
+    /// How often each resolver is asked.
+    pub(crate) attempts: u32,
+    /// Whether queries begin with each resolver in turn.
+    is_rotating: bool,
+}
+
+/// Where the resolvers are written.
+#[derive(Debug)]
+pub(crate) struct Resolvers {
+    file: PathBuf,
+    read: RefCell<Option<(Instant, Rc<Conf>)>>,
+    turn: Cell<usize>,
+}
+
+impl Resolvers {
+    pub(crate) fn new(file: PathBuf) -> Self {
+        Self {
+            file,
+            read: RefCell::default(),
+            turn: Cell::new(0),
+        }
+    }
+
+    /// As they are now, and which of them is first this time.
+    pub(crate) fn now(&self) -> (Rc<Conf>, usize) {
+        let fresh = match &*self.read.borrow() {
+            Some((at, conf)) if at.elapsed() < FRESH => Some(Rc::clone(conf)),
+            _ => None,
+        };
+        let conf = fresh.unwrap_or_else(|| {
+            // A file of a few lines on a local disk: not worth a thread.
+            let text = fs::read_to_string(&self.file).unwrap_or_default();
+            let conf = Rc::new(parse(&text));
+            *self.read.borrow_mut() = Some((Instant::now(), Rc::clone(&conf)));
+            conf
+        });
+        let turn = self.turn.get();
+        self.turn.set(turn.wrapping_add(1));
+        let first = if conf.is_rotating {
+            turn % conf.addresses.len()
+        } else {
+            0
+        };
+        (conf, first)
+    }
+}
+
+/// The resolvers that a file like `/etc/resolv.conf` names. A client sends its queries to them, so it must
+/// have a route there even where all its queries are captured. None where there is no such file.
+#[must_use]
+pub fn nameservers(resolv_conf: &Path) -> Vec<IpAddr> {
+    let text = fs::read_to_string(resolv_conf).unwrap_or_default();
+    listed(&text).iter().map(SocketAddr::ip).collect()
+}
+
+/// Without any resolver it is the one on this machine, as for the C library.
+fn parse(text: &str) -> Conf {
+    let mut addresses = listed(text);
+    addresses.truncate(RESOLVERS_MAX);
+    if addresses.is_empty() {
+        addresses.push((Ipv4Addr::LOCALHOST, PORT).into());
+    }
+    let mut conf = Conf {
+        addresses,
+        patience: PATIENCE,
+        attempts: ATTEMPTS,
+        is_rotating: false,
+    };
+    let options = lines(text, "options").flat_map(str::split_whitespace);
+    for option in options {
+        // The bounds are those of resolv.conf(5).
+        match option.split_once(':') {
+            Some(("timeout", seconds)) => {
+                if let Ok(seconds) = seconds.parse::<u64>() {
+                    conf.patience = Duration::from_secs(seconds.clamp(1, 30));
+                }
+            }
+            Some(("attempts", count)) => {
+                if let Ok(count) = count.parse::<u32>() {
+                    conf.attempts = count.clamp(1, 5);
+                }
+            }
+            None if option == "rotate" => conf.is_rotating = true,
+            _ => {}
+        }
+    }
+    conf
+}
+
+/// What stands behind this keyword, line by line.
+fn lines<'a>(text: &'a str, keyword: &'a str) -> impl Iterator<Item = &'a str> {
+    text.lines()
+        .filter_map(move |line| line.trim_start().strip_prefix(keyword))
+        .filter(|rest| rest.starts_with([' ', '\t']))
+}
+
+/// The `nameserver` lines.
+fn listed(text: &str) -> Vec<SocketAddr> {
+    lines(text, "nameserver")
+        .filter_map(|rest| address(rest.split_whitespace().next()?))
+        .collect()
+}
+
+/// An address, with a zone where it is of one link alone: `fe80::1%eth0`.
+fn address(text: &str) -> Option<SocketAddr> {
+    let Some((address, zone)) = text.split_once('%') else {
+        return Some(SocketAddr::new(text.parse().ok()?, PORT));
+    };
+    let address: Ipv6Addr = address.parse().ok()?;
+    let index = zone.parse().ok().or_else(|| netsys::links::index_of(zone).ok())?;
+    Some(SocketAddrV6::new(address, PORT, 0, index).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sockets(list: &[&str]) -> Vec<SocketAddr> {
+        list.iter().map(|text| text.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn resolvers_are_read_in_order() {
+        let text = "# c\nsearch x\nnameserver 10.0.0.1\n nameserver\t::1 # that one\nnameservers 1.1.1.1\n\
+                    nameserver fe80::1%lo\nnameserver fe80::1%nosuchlink\n";
+        let conf = parse(text);
+        assert_eq!(
+            conf.addresses,
+            sockets(&["10.0.0.1:53", "[::1]:53", "[fe80::1%1]:53"])
+        );
+        assert_eq!(
+            (conf.patience, conf.attempts, conf.is_rotating),
+            (PATIENCE, ATTEMPTS, false)
+        );
+        assert_eq!(parse("").addresses, sockets(&["127.0.0.1:53"]));
+        assert_eq!(
+            parse("nameserver fe80::1%7").addresses,
+            sockets(&["[fe80::1%7]:53"])
+        );
+    }
+
+    #[test]
+    fn options_are_kept_within_bounds() {
+        let of = |text| {
+            let conf = parse(text);
+            (conf.patience.as_secs(), conf.attempts, conf.is_rotating)
+        };
+        assert_eq!(of("options ndots:5 timeout:1 attempts:3 rotate\n"), (1, 3, true));
+        assert_eq!(of("options timeout:99 attempts:99\n"), (30, 5, false));
+        assert_eq!(of("options timeout:0 attempts:0\n"), (1, 1, false));
+        assert_eq!(of("options timeout:x attempts:\n"), (2, 2, false));
+        assert_eq!(of("options timeout:7\noptions attempts:1\n"), (7, 1, false));
+    }
+
+    #[test]
+    fn each_is_first_in_turn_where_the_file_says_so() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(
+            file.path(),
+            "nameserver 10.0.0.1\nnameserver 10.0.0.2\noptions rotate\n",
+        )
+        .unwrap();
+        let resolvers = Resolvers::new(file.path().to_owned());
+        let firsts: Vec<usize> = (0..4).map(|_| resolvers.now().1).collect();
+        assert_eq!(firsts, [0, 1, 0, 1]);
+    }
+}
