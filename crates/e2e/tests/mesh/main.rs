@@ -2,6 +2,7 @@
 //! program, so that the long wait of one test passes while the others run.
 
 mod databases;
+mod dns;
 mod endpoint_death;
 mod half_close;
 mod http;
