@@ -5,7 +5,7 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Result, ensure};
 use e2e::manifests::Port;
 use e2e::weir::Sidecar;
-use e2e::{Mesh, Pod, Program, RunAs, servers, weir};
+use e2e::{Mesh, Pod, Program, RunAs, eventually, servers, weir};
 
 /// More addresses of the client.
 const MORE: [&str; 2] = ["10.77.200.1", "10.77.200.2"];
@@ -197,7 +197,13 @@ fn routes(pod: &Pod) -> Result<String> {
 }
 
 fn tracked(backend: &'static str) -> Result<Stage> {
-    let stage = Stage::set(|server| init(server, backend))?;
+    let stage = Stage::set(|server| {
+        // As many machines have it: what came by another way than its answers would go is dropped.
+        for device in ["all", "default", "lo", "eth0"] {
+            server.sysctl(&format!("net/ipv4/conf/{device}/rp_filter"), "1")?;
+        }
+        init(server, backend)
+    })?;
     stage.check_addresses()?;
     stage.check_load()?;
     assert!(stage.tracked()? > 0, "the list of conntrack entries works");
@@ -284,4 +290,29 @@ fn what_was_in_the_way_of_the_routes_is_mended_and_all_of_it_goes() -> Result<()
         assert_eq!(routes(&pod)?, before);
     }
     Ok(())
+}
+
+#[test]
+fn an_unconfirmed_change_is_taken_back_with_its_routes() -> Result<()> {
+    let pod = Pod::bare("pod", "10.77.0.1".parse()?, "fd00:77::1".parse()?)?;
+    pod.ip("link set lo up")?;
+    pod.ip("link add eth0 type veth peer name other")?;
+    pod.ip("link set eth0 up")?;
+    let without = routes(&pod)?;
+    let for_a_moment = ["--host", "--confirm-within", "2"];
+    let tproxy = ["init", "--sidecar", "-m", "TPROXY"];
+    weir::run(&pod, &[&tproxy[..], &for_a_moment].concat())?;
+    eventually("no route to be left", || {
+        (routes(&pod).ok()? == without).then_some(())
+    })?;
+    // And the other way round: the routes that were there come back.
+    weir::run(&pod, &tproxy)?;
+    let with = routes(&pod)?;
+    assert_ne!(with, without);
+    // The process that has undone the first change may be about to end.
+    let again = [&["init", "--sidecar"], &for_a_moment[..]].concat();
+    eventually("the other mode", || weir::run(&pod, &again).ok())?;
+    eventually("the routes to be back", || {
+        (routes(&pod).ok()? == with).then_some(())
+    })
 }
