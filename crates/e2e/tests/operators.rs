@@ -237,6 +237,9 @@ fn a_drain_tells_keep_alive_clients_to_close() -> Result<()> {
         .get("web", "/")
         .map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
     assert_eq!((answer.status, answer.header("connection")), (200, None));
+    // Within a request: the drain waits for it, however slow this test is.
+    let mut busy = client.dial(vip)?;
+    busy.write_all(b"GET / HTTP/1.1\r\n")?;
 
     sidecar.proxy.signal(Signal::TERM)?;
     eventually("health to say that it drains", || {
@@ -248,6 +251,7 @@ fn a_drain_tells_keep_alive_clients_to_close() -> Result<()> {
         .get("web", "/")
         .map_err(|failure| anyhow::anyhow!("{failure:?}"))?;
     assert_eq!((answer.status, answer.header("connection")), (200, Some("close")));
+    drop(busy);
     assert!(sidecar.proxy.wait()?.success(), "{}", sidecar.proxy.said());
     Ok(())
 }

@@ -103,7 +103,8 @@ fn other_names_are_asked_of_the_callers_resolvers_as_they_came() -> Result<()> {
     stop.store(true, Ordering::Relaxed);
     let asked = server.join().unwrap();
     assert!(dig.text().contains("status: NXDOMAIN"), "{dig:?}");
-    assert_eq!(asked.len(), 1, "asked once");
+    // A slow machine may make dig ask again.
+    assert!(!asked.is_empty(), "never asked");
     let has = |needle: &[u8]| asked[0].windows(needle.len()).any(|window| window == needle);
     assert!(
         has(b"\x05other\x07example\0") && has(&[0, 3, 0, 0]),
