@@ -98,6 +98,9 @@ mod tests {
         for input in seeds("manifests") {
             check_manifests(&input);
         }
+        for input in seeds("dns") {
+            dns::check_bytes(&input);
+        }
     }
 
     #[test]

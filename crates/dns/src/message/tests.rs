@@ -254,3 +254,26 @@ fn taken_over_records_have_whole_names() {
         Some(&bytes[start..])
     );
 }
+
+#[test]
+fn whatever_is_changed_in_a_query_what_must_hold_holds() {
+    let mut random = runtime::random::Random::from_seed(1);
+    let mut below = |limit: usize| (random.bits() % limit as u64) as usize;
+    let mut answer = query("www.example.org", kind::MX, &[]);
+    answer[7] = 1;
+    answer.extend([0xc0, 16, 0, 15, 0, 1, 0, 0, 0, 60, 0, 4, 0, 10, 0xc0, 12]);
+    let seeds = [query("web.mesh.svc.cluster.local", kind::A, &[OPT]), answer];
+    for round in 0..100_000 {
+        let mut bytes = seeds[round % seeds.len()].clone();
+        for _ in 0..=below(4) {
+            let at = below(bytes.len());
+            match below(4) {
+                0 => bytes[at] = below(256) as u8,
+                1 => bytes[at] = [0, 12, 0xc0, 0xff][below(4)],
+                2 => bytes.insert(at, below(256) as u8),
+                _ => bytes.truncate(at.max(1)),
+            }
+        }
+        check(&bytes);
+    }
+}
