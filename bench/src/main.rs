@@ -14,6 +14,7 @@ mod stats;
 mod targets;
 mod usage;
 
+use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -90,7 +91,7 @@ fn main() -> Result<()> {
         None => Ok(()),
     })?;
     if args.write.is_none() {
-        eprintln!("\n{}", report::text(&plan, &results));
+        writeln!(std::io::stdout(), "{}", report::text(&plan, &results))?;
     }
     Ok(())
 }

@@ -58,7 +58,7 @@ pub(super) fn the_mesh(style: &Style, mesh: &Mesh, took: Duration) -> String {
         (
             "capture",
             format!(
-                "{rules} rules in each pod ({}), as weir init --sidecar --proxy-mark {} writes them",
+                "{rules} rules in each pod ({}), as weir init --sidecar --proxy-mark {} --backend iptables writes them",
                 match mesh.services() {
                     [_, _] => "IPv4 and IPv6",
                     _ => "IPv4: this machine has no IPv6",
