@@ -6,7 +6,7 @@ use std::sync::Arc;
 use model::{Condition, Endpoint, ObjectName};
 
 use super::node::Node;
-use super::slice::pod_behind;
+use super::slice::{pod_behind, tcp_ports};
 
 /// An Endpoints object: all endpoints of the service of the same name.
 #[derive(Clone, PartialEq, Debug)]
@@ -16,7 +16,6 @@ pub struct EndpointsObject {
 }
 
 const ADDRESS: [&str; 4] = ["hostname", "ip", "nodeName", "targetRef"];
-const PORT: [&str; 4] = ["appProtocol", "name", "port", "protocol"];
 
 pub(super) fn read(root: &Node, name: Option<&ObjectName>) -> Option<EndpointsObject> {
     root.known(&["apiVersion", "kind", "metadata", "subsets"]);
@@ -24,7 +23,7 @@ pub(super) fn read(root: &Node, name: Option<&ObjectName>) -> Option<EndpointsOb
     let mut endpoints = Vec::new();
     for subset in root.at("subsets").items() {
         subset.known(&["addresses", "notReadyAddresses", "ports"]);
-        let ports = tcp_ports(&subset.at("ports"));
+        let ports = tcp_ports(&subset.at("ports"), |number| number.error("is missing"));
         let lists = [
             ("addresses", Condition::READY),
             ("notReadyAddresses", Condition::NOT_READY),
@@ -65,21 +64,4 @@ fn of_address(
             generation: Arc::clone(&generation),
         })
         .collect()
-}
-
-fn tcp_ports(node: &Node) -> Vec<(Arc<str>, u16)> {
-    let mut ports = Vec::new();
-    for item in node.items() {
-        item.known(&PORT);
-        let protocol = item.at("protocol").word(&["TCP", "UDP", "SCTP"]).unwrap_or("TCP");
-        let name = item.at("name").text().unwrap_or_default();
-        let number = item.at("port");
-        if number.is_absent() {
-            number.error("is missing");
-        }
-        if let (Some(number), "TCP") = (number.port(), protocol) {
-            ports.push((name.into(), number));
-        }
-    }
-    ports
 }

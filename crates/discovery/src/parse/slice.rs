@@ -46,7 +46,9 @@ pub(super) fn read(root: &Node, name: Option<&ObjectName>) -> Option<SliceObject
             .remark("endpoints by name are not balanced over; the slice is passed over");
     }
     let namespace = name.map_or("default", |name| &name.namespace);
-    let ports = tcp_ports(&root.at("ports"));
+    let ports = tcp_ports(&root.at("ports"), |number| {
+        number.remark("is not given (\"all ports\"), which says nothing to a proxy; it is passed over");
+    });
     let mut endpoints = Vec::new();
     for item in root.at("endpoints").items() {
         item.known(&ENDPOINT);
@@ -88,7 +90,8 @@ pub(super) fn read(root: &Node, name: Option<&ObjectName>) -> Option<SliceObject
     })
 }
 
-fn tcp_ports(node: &Node) -> Vec<(Arc<str>, u16)> {
+/// Names and numbers of the TCP ports in a list; `without` is told of one that has no number.
+pub(super) fn tcp_ports(node: &Node, without: impl Fn(&Node)) -> Vec<(Arc<str>, u16)> {
     let mut ports = Vec::new();
     for item in node.items() {
         item.known(&PORT);
@@ -96,7 +99,7 @@ fn tcp_ports(node: &Node) -> Vec<(Arc<str>, u16)> {
         let name = item.at("name").text().unwrap_or_default();
         let number = item.at("port");
         if number.is_absent() {
-            number.remark("is not given (\"all ports\"), which says nothing to a proxy; it is passed over");
+            without(&number);
         } else if let Some(number) = number.port()
             && protocol == "TCP"
         {
