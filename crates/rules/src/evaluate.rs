@@ -34,6 +34,8 @@ pub struct Packet {
     pub state: State,
     /// The mark of its connection.
     pub connection_mark: u32,
+    /// Whether a transparent socket of the namespace has its connection: one that TPROXY brought.
+    pub transparent: bool,
 }
 
 /// What conntrack makes of a packet.
@@ -46,6 +48,8 @@ pub enum State {
     Established,
     /// Of no connection, and none begins with it.
     Invalid,
+    /// None of its business: a rule has said so, or it is said of the packet.
+    Untracked,
 }
 
 impl State {
@@ -54,6 +58,7 @@ impl State {
             Self::New => "NEW",
             Self::Established => "ESTABLISHED",
             Self::Invalid => "INVALID",
+            Self::Untracked => "UNTRACKED",
         }
     }
 }
@@ -83,6 +88,8 @@ pub struct Verdict {
     pub mark: u32,
     /// The mark of its connection then.
     pub connection_mark: u32,
+    /// Whether conntrack knows of it then.
+    pub is_tracked: bool,
     /// Every rule that fitted, in order; the jump to a chain comes before what is in it.
     pub path: Vec<Step>,
     /// Which of the path decided; none where the packet passed every chain to its end.
@@ -165,6 +172,7 @@ pub fn evaluate(ruleset: &Ruleset, packet: &Packet) -> Verdict {
         fate,
         mark: walk.view.mark,
         connection_mark: walk.view.connection_mark,
+        is_tracked: walk.view.state != State::Untracked,
         path: walk.path,
         decided: walk.decided,
     }
@@ -205,6 +213,8 @@ struct View {
     mark: u32,
     connection_mark: u32,
     state: State,
+    opens: bool,
+    transparent: bool,
 }
 
 impl View {
@@ -226,6 +236,8 @@ impl View {
             mark,
             connection_mark: packet.connection_mark,
             state: packet.state,
+            opens: packet.protocol == IpProtocol::Tcp && packet.state == State::New,
+            transparent: packet.transparent,
         }
     }
 }
@@ -342,8 +354,9 @@ impl Walk<'_> {
                 self.redirect(*port);
                 Some(self.decide(End::Accepted))
             }
-            Target::Tproxy(port) => {
+            Target::Tproxy { port, mark } => {
                 self.redirected = Some(Fate::Tproxy { port: *port });
+                self.view.mark = mark.unwrap_or(self.view.mark);
                 Some(self.decide(End::Accepted))
             }
             Target::Mark(mark) => {
@@ -351,11 +364,19 @@ impl Walk<'_> {
                 None
             }
             Target::SaveMark => {
-                self.view.connection_mark = self.view.mark;
+                if self.view.state != State::Untracked {
+                    self.view.connection_mark = self.view.mark;
+                }
                 None
             }
             Target::RestoreMark => {
-                self.view.mark = self.view.connection_mark;
+                if self.view.state != State::Untracked {
+                    self.view.mark = self.view.connection_mark;
+                }
+                None
+            }
+            Target::Notrack => {
+                self.view.state = State::Untracked;
                 None
             }
             Target::Jump(name) | Target::Goto(name) => {
@@ -383,7 +404,7 @@ impl Walk<'_> {
         let passes = matches!(end, End::Accepted | End::Returned);
         let last = self.path.last();
         let redirects =
-            last.is_some_and(|step| matches!(step.rule.target, Target::Redirect(_) | Target::Tproxy(_)));
+            last.is_some_and(|step| matches!(step.rule.target, Target::Redirect(_) | Target::Tproxy { .. }));
         if !passes || self.redirected.is_none() || redirects {
             self.decided = self.path.len().checked_sub(1);
         }
@@ -413,6 +434,10 @@ impl Walk<'_> {
     }
 
     fn match_fits(&self, found: &Match) -> Fit {
+        // There is no connection whose mark could be this one, or another.
+        if matches!(found.test, Test::ConnectionMark(_)) && self.view.state == State::Untracked {
+            return Fit::No;
+        }
         match self.holds(&found.test) {
             None => Fit::Unknown,
             Some(holds) if holds != found.negated => Fit::Yes,
@@ -450,7 +475,8 @@ impl Walk<'_> {
                 let to = SocketAddr::new(view.destination?, view.destination_port);
                 has_ports && services.binary_search(&to).is_ok()
             }
-            Test::Opens => view.protocol == IpProtocol::Tcp && view.state == State::New,
+            Test::Opens => view.opens,
+            Test::Transparent => view.transparent,
             Test::Uid(first, last) => (*first..=*last).contains(&view.owner?.0),
             Test::Uids(ranges) => within_any(ranges, view.owner?.0),
             Test::Gid(first, last) => (*first..=*last).contains(&view.owner?.1),

@@ -202,6 +202,9 @@ fn joined(words: &[Word<'_>]) -> String {
 
 fn extension(name: &str, arguments: &[Word<'_>]) -> Target {
     let texts: Vec<_> = arguments.iter().map(|word| word.text.as_str()).collect();
+    if let ("TPROXY", Some(target)) = (name, tproxy(&texts)) {
+        return target;
+    }
     match (name, texts.as_slice()) {
         ("ACCEPT", []) => Target::Accept,
         ("DROP", []) => Target::Drop,
@@ -210,18 +213,7 @@ fn extension(name: &str, arguments: &[Word<'_>]) -> Target {
         ("REDIRECT", ["--to-ports", port]) if port.parse::<u16>().is_ok() => {
             Target::Redirect(port.parse().unwrap_or_default())
         }
-        (
-            "TPROXY",
-            ["--on-port", port]
-            | [
-                "--on-port",
-                port,
-                "--on-ip",
-                "0.0.0.0" | "::",
-                "--tproxy-mark",
-                "0x0/0x0",
-            ],
-        ) if port.parse::<u16>().is_ok() => Target::Tproxy(port.parse().unwrap_or_default()),
+        ("CT", ["--notrack"]) => Target::Notrack,
         ("CONNMARK", ["--save-mark", "--nfmask", ALL_BITS, "--ctmask", ALL_BITS]) => Target::SaveMark,
         ("CONNMARK", ["--restore-mark", "--nfmask", ALL_BITS, "--ctmask", ALL_BITS]) => Target::RestoreMark,
         ("MARK", ["--set-xmark", mark]) if whole_mark(mark).is_some() => {
@@ -230,6 +222,24 @@ fn extension(name: &str, arguments: &[Word<'_>]) -> Target {
         _ if arguments.is_empty() => Target::Other(name.to_owned()),
         _ => Target::Other(format!("{name} {}", joined(arguments))),
     }
+}
+
+/// With all of its options, as a dump has them, or with those alone that say something.
+fn tproxy(options: &[&str]) -> Option<Target> {
+    let ["--on-port", port, rest @ ..] = options else {
+        return None;
+    };
+    let rest = match rest {
+        ["--on-ip", "0.0.0.0" | "::", rest @ ..] => rest,
+        rest => rest,
+    };
+    let mark = match rest {
+        [] | ["--tproxy-mark", "0x0/0x0"] => None,
+        ["--tproxy-mark", mark] => Some(whole_mark(mark)?),
+        _ => return None,
+    };
+    let port = port.parse().ok()?;
+    Some(Target::Tproxy { port, mark })
 }
 
 const ALL_BITS: &str = "0xffffffff";
@@ -268,6 +278,16 @@ fn module_tests(module: &str, options: &[Word<'_>]) -> Option<Vec<Match>> {
             tests.push(Match {
                 negated,
                 test: Test::Opens,
+            });
+            options = rest;
+            continue;
+        }
+        if let ("socket", false, [option, rest @ ..]) = (module, negated, options_here)
+            && option.raw == "--transparent"
+        {
+            tests.push(Match {
+                negated,
+                test: Test::Transparent,
             });
             options = rest;
             continue;

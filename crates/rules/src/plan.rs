@@ -111,6 +111,10 @@ pub struct Plan {
     pub arriving: Vec<Clause>,
     /// For each packet that is made here, before [`Plan::outbound`] is asked.
     pub sending: Vec<Clause>,
+    /// For each packet that arrives, before conntrack sees it, and before all others.
+    pub tracking_arriving: Vec<Clause>,
+    /// For each packet that is made here, before conntrack sees it, and before all others.
+    pub tracking_sending: Vec<Clause>,
     /// For each packet that leaves, after [`Plan::outbound`] has been applied.
     pub leaving: Vec<Clause>,
     /// What is to be routed by its mark.
@@ -132,6 +136,8 @@ impl Plan {
             &self.inbound,
             &self.arriving,
             &self.sending,
+            &self.tracking_arriving,
+            &self.tracking_sending,
             &self.leaving,
         ]
         .iter()
@@ -210,6 +216,8 @@ pub enum Condition {
     Continues,
     /// Its connection has this mark.
     ConnectionHas(SocketMark),
+    /// A transparent socket of the namespace has its connection.
+    Transparent,
 }
 
 /// One sign of a socket.
@@ -235,13 +243,20 @@ pub enum Action {
     /// Vanishes.
     Drop,
     /// To the proxy's transparent listener on this port, with its destination as it is.
-    Tproxy(u16),
+    Tproxy {
+        /// The port.
+        port: u16,
+        /// The mark that it then has, and the listener's socket for its connection takes over.
+        mark: Option<u32>,
+    },
     /// Goes where it was going, with this mark.
     Mark(u32),
     /// Goes where it was going, and its connection has its mark from now on.
     SaveMark,
     /// Goes where its connection's mark, which it then has, leads it.
     RestoreMark,
+    /// Goes where it was going, and conntrack leaves it alone.
+    Untrack,
 }
 
 /// Something that cannot be done as asked.
@@ -362,6 +377,8 @@ fn decide(intent: &Intent, facts: &Facts, families: Vec<Family>) -> Plan {
         inbound: vec![],
         arriving: vec![],
         sending: vec![],
+        tracking_arriving: vec![],
+        tracking_sending: vec![],
         leaving: vec![],
         policy_routes: vec![],
         passthrough_v6: false,

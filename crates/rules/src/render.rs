@@ -39,12 +39,22 @@ pub fn render_for(dialect: Dialect, plan: &Plan) -> Vec<Ruleset> {
 }
 
 fn of_family(dialect: Dialect, plan: &Plan, family: Family) -> Ruleset {
-    let [outbound, inbound, arriving, sending, leaving] = [
+    let [
+        outbound,
+        inbound,
+        arriving,
+        sending,
+        leaving,
+        tracking_arriving,
+        tracking_sending,
+    ] = [
         &plan.outbound,
         &plan.inbound,
         &plan.arriving,
         &plan.sending,
         &plan.leaving,
+        &plan.tracking_arriving,
+        &plan.tracking_sending,
     ]
     .map(|clauses| plan::of_family(clauses, family));
     let filter = [("OUTPUT", OUTPUT_CHAIN, leaving, "what leaves")];
@@ -56,10 +66,25 @@ fn of_family(dialect: Dialect, plan: &Plan, family: Family) -> Ruleset {
         ("PREROUTING", INBOUND_CHAIN, inbound, "connections coming in"),
         ("OUTPUT", OUTPUT_CHAIN, outbound, "connections made here"),
     ];
+    let raw = [
+        (
+            "PREROUTING",
+            INBOUND_CHAIN,
+            tracking_arriving,
+            "tracking of what arrives",
+        ),
+        (
+            "OUTPUT",
+            OUTPUT_CHAIN,
+            tracking_sending,
+            "tracking of what is sent",
+        ),
+    ];
     let tables = [
         table(dialect, TableName::Filter, &filter, family),
         table(dialect, TableName::Mangle, &mangle, family),
         table(dialect, TableName::Nat, &nat, family),
+        table(dialect, TableName::Raw, &raw, family),
     ];
     Ruleset {
         family,
@@ -143,7 +168,8 @@ fn rules(dialect: Dialect, clause: &Clause, family: Family) -> Vec<Rule> {
         Action::Redirect(port) => Target::Redirect(port),
         Action::Leave => Target::Return,
         Action::Drop => Target::Drop,
-        Action::Tproxy(port) => Target::Tproxy(port),
+        Action::Tproxy { port, mark } => Target::Tproxy { port, mark },
+        Action::Untrack => Target::Notrack,
         Action::Mark(mark) => Target::Mark(mark),
         Action::SaveMark => Target::SaveMark,
         Action::RestoreMark => Target::RestoreMark,
@@ -174,7 +200,7 @@ fn rules(dialect: Dialect, clause: &Clause, family: Family) -> Vec<Rule> {
                 target: target.clone(),
             };
             // Where nobody listens, nftables goes on with the next rule; iptables drops of itself.
-            let falls_through = matches!((dialect, &target), (Dialect::Nft, Target::Tproxy(_)));
+            let falls_through = matches!((dialect, &target), (Dialect::Nft, Target::Tproxy { .. }));
             let stopped =
                 falls_through.then(|| rule(&Target::Drop, &format!("{}; no proxy", clause.purpose)));
             std::iter::once(rule(&target, clause.purpose)).chain(stopped)

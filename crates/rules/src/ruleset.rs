@@ -158,6 +158,8 @@ pub enum Test {
     ConnectionMark(SocketMark),
     /// `-m conntrack --ctstate`, the states' names.
     State(Vec<String>),
+    /// `-m socket --transparent`: a transparent socket of the namespace has its connection.
+    Transparent,
     /// `-m comment --comment`: always holds.
     Comment(String),
     /// Anything else, as the dump has it: `-m limit --limit 3/min`.
@@ -252,13 +254,20 @@ pub enum Target {
     /// `REDIRECT --to-ports PORT`.
     Redirect(u16),
     /// `TPROXY --on-port PORT`: to the transparent socket there; where there is none the packet vanishes.
-    Tproxy(u16),
+    Tproxy {
+        /// The port.
+        port: u16,
+        /// What the packet's mark then is, if it changes.
+        mark: Option<u32>,
+    },
     /// `MARK --set-xmark MARK/0xffffffff`.
     Mark(u32),
     /// `CONNMARK --save-mark`, all bits: the packet's to the connection.
     SaveMark,
     /// `CONNMARK --restore-mark`, all bits: the connection's to the packet.
     RestoreMark,
+    /// `CT --notrack`: conntrack leaves it alone. The next rule is asked.
+    Notrack,
     /// Any other extension, as the dump has it: `LOG --log-prefix x`.
     Other(String),
 }

@@ -30,6 +30,7 @@ fn packet(origin: Origin, protocol: IpProtocol, destination: &str, port: u16) ->
         device: device.to_owned(),
         state: State::New,
         connection_mark: 0,
+        transparent: false,
     }
 }
 
@@ -198,4 +199,35 @@ fn a_contained_command_reaches_what_can_be_carried_and_nothing_else() {
         }
         assert_eq!(evaluate(ruleset, &packet).fate, expected, "{packet:?}");
     }
+}
+
+#[test]
+fn what_conntrack_leaves_alone_is_never_translated_and_has_no_mark_to_remember() {
+    let dump = |raw: &str| {
+        format!(
+            "*raw\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT {raw} -j CT --notrack\nCOMMIT\n\
+             *mangle\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -p tcp -j MARK --set-xmark 0x7/0xffffffff\n\
+             -A OUTPUT -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff\n\
+             -A OUTPUT -m connmark ! --mark 0x9 -j MARK --set-xmark 0x8/0xffffffff\nCOMMIT\n\
+             *nat\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -p tcp -j REDIRECT --to-ports 1\nCOMMIT\n\
+             *filter\n:OUTPUT ACCEPT [0:0]\n-A OUTPUT -m conntrack --ctstate UNTRACKED -j DROP\nCOMMIT\n"
+        )
+    };
+    let verdict = |raw: &str, transparent| {
+        let ruleset = parse(Family::V4, &dump(raw)).unwrap();
+        let packet = Packet {
+            transparent,
+            ..packet(APP, IpProtocol::Tcp, "192.0.2.1", 80)
+        };
+        let verdict = evaluate(&ruleset, &packet);
+        let marks = (verdict.mark, verdict.connection_mark);
+        (verdict.fate, verdict.is_tracked, marks)
+    };
+    let tracked = (Fate::Redirect { port: 1 }, true, (8, 7));
+    let untracked = (Fate::Drop, false, (7, 0));
+    assert_eq!(verdict("-p udp", false), tracked);
+    assert_eq!(verdict("-p tcp", false), untracked);
+    assert_eq!(verdict("-p tcp -m socket --transparent", false), tracked);
+    assert_eq!(verdict("-p tcp -m socket --transparent", true), untracked);
+    assert_eq!(verdict("-p tcp -m socket --nowildcard", true).0, Fate::Unknown);
 }

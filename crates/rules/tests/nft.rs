@@ -127,6 +127,7 @@ fn to(destination: &str, port: u16) -> Packet {
         device: "eth0".to_owned(),
         state: State::New,
         connection_mark: 0,
+        transparent: false,
     }
 }
 

@@ -62,6 +62,7 @@ fn test() -> impl Strategy<Value = Test> {
         ids().prop_map(|(first, last)| Test::Uid(first, last)),
         ids().prop_map(|(first, last)| Test::Gid(first, last)),
         mark().prop_map(Test::Mark),
+        Just(Test::Transparent),
         prop::sample::subsequence(vec!["NEW", "ESTABLISHED", "INVALID"], 1..3)
             .prop_map(|states| Test::State(states.into_iter().map(str::to_owned).collect())),
         COMMENT.prop_map(Test::Comment),
@@ -74,8 +75,8 @@ fn test() -> impl Strategy<Value = Test> {
 
 fn one_match() -> impl Strategy<Value = Match> {
     (any::<bool>(), test()).prop_map(|(negated, test)| Match {
-        // iptables has no "not" before a whole extension, and none for a comment.
-        negated: negated && !matches!(test, Test::Comment(_) | Test::Other(_)),
+        // iptables has no "not" before a whole extension, and none for an option without a value.
+        negated: negated && !matches!(test, Test::Comment(_) | Test::Transparent | Test::Other(_)),
         test,
     })
 }
@@ -91,6 +92,11 @@ fn target() -> impl Strategy<Value = Target> {
         Just(Target::Jump("foreign".to_owned())),
         Just(Target::Goto("foreign".to_owned())),
         any::<u16>().prop_map(Target::Redirect),
+        (any::<u16>(), any::<Option<u32>>()).prop_map(|(port, mark)| Target::Tproxy { port, mark }),
+        any::<u32>().prop_map(Target::Mark),
+        Just(Target::SaveMark),
+        Just(Target::RestoreMark),
+        Just(Target::Notrack),
         Just(Target::Other("DNAT --to-destination 10.0.0.1:80".to_owned())),
         Just(Target::Other(r#"LOG --log-prefix "a b""#.to_owned())),
         Just(Target::Other("TRACE".to_owned())),

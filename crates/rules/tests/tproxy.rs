@@ -162,6 +162,7 @@ fn packet(origin: Origin, from: &str, to: &str, port: u16, device: &str) -> Pack
         destination_port: port,
         device: device.to_owned(),
         connection_mark: 0,
+        transparent: false,
         state: State::New,
     }
 }
@@ -281,7 +282,7 @@ fn check_each_rule(ruleset: &Ruleset) {
         for (c, chain) in table.chains.iter().enumerate() {
             for (r, rule) in chain.rules.iter().enumerate() {
                 let of_the_one_before = r.checked_sub(1).map(|before| &chain.rules[before].target);
-                if matches!(of_the_one_before, Some(Target::Tproxy(_))) && rule.target == Target::Drop {
+                if matches!(of_the_one_before, Some(Target::Tproxy { .. })) && rule.target == Target::Drop {
                     // Decides where no proxy listens, which no packet tells.
                     continue;
                 }

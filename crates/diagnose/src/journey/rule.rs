@@ -56,6 +56,7 @@ fn explain(
         }),
         state: State::New,
         connection_mark: 0,
+        transparent: false,
     };
     let verdict = evaluate(ruleset, &packet);
     let rule = match verdict.decided_by() {

@@ -59,6 +59,7 @@ impl Contained {
             device: if is_own { "lo" } else { "eth0" }.to_owned(),
             state: State::New,
             connection_mark: 0,
+            transparent: false,
         };
         Ok(evaluate(held, &packet).fate)
     }

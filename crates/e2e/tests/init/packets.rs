@@ -113,6 +113,7 @@ fn packet(case: &Case, source: IpAddr, state: State) -> Packet {
         device: case.device.to_owned(),
         state,
         connection_mark: 0,
+        transparent: false,
     }
 }
 

@@ -210,6 +210,7 @@ fn test_text(found: &Match, protocol: IpProtocol) -> Option<String> {
         Test::Mark(mark) => mark_text("meta", *mark, found.negated),
         Test::ConnectionMark(mark) => mark_text("ct", *mark, found.negated),
         Test::State(states) => format!("ct state {not}{}", states.join(",").to_lowercase()),
+        Test::Transparent => format!("socket transparent {}", u8::from(!found.negated)),
         Test::Comment(_) => return None,
         Test::Other(text) => text.clone(),
     })
@@ -299,10 +300,15 @@ fn target_text(table: TableName, target: &Target) -> Option<String> {
         Target::Jump(chain) => format!("jump {}", user_chain(table, chain)),
         Target::Goto(chain) => format!("goto {}", user_chain(table, chain)),
         Target::Redirect(port) => format!("redirect to :{port}"),
-        Target::Tproxy(port) => format!("tproxy to :{port} accept"),
+        Target::Tproxy { port, mark: None } => format!("tproxy to :{port} accept"),
+        Target::Tproxy {
+            port,
+            mark: Some(mark),
+        } => format!("tproxy to :{port} meta mark set {mark:#x} accept"),
         Target::Mark(mark) => format!("meta mark set {mark:#x}"),
         Target::SaveMark => "ct mark set meta mark".to_owned(),
         Target::RestoreMark => "meta mark set ct mark".to_owned(),
+        Target::Notrack => "notrack".to_owned(),
         Target::Other(text) => text.clone(),
     })
 }

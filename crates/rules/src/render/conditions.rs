@@ -34,6 +34,7 @@ pub(super) fn tests(dialect: Dialect, condition: &Condition, family: Family) -> 
         Condition::Invalid => one(Test::State(vec!["INVALID".to_owned()])),
         Condition::Continues => vec![vec![not(Test::Opens)]],
         Condition::ConnectionHas(mark) => one(Test::ConnectionMark(*mark)),
+        Condition::Transparent => one(Test::Transparent),
     }
 }
 

@@ -61,7 +61,13 @@ impl fmt::Display for Rule {
             Target::Goto(chain) => write!(f, " -g {chain}"),
             Target::Redirect(port) => write!(f, " -j REDIRECT --to-ports {port}"),
             // A dump adds what it does without being told: any address, no mark.
-            Target::Tproxy(port) => write!(f, " -j TPROXY --on-port {port}"),
+            Target::Tproxy { port, mark } => {
+                write!(f, " -j TPROXY --on-port {port}")?;
+                match mark {
+                    Some(mark) => write!(f, " --tproxy-mark {mark:#x}/0xffffffff"),
+                    None => Ok(()),
+                }
+            }
             Target::Mark(mark) => write!(f, " -j MARK --set-xmark {mark:#x}/0xffffffff"),
             Target::SaveMark => {
                 f.write_str(" -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff")
@@ -69,6 +75,7 @@ impl fmt::Display for Rule {
             Target::RestoreMark => {
                 f.write_str(" -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff")
             }
+            Target::Notrack => f.write_str(" -j CT --notrack"),
             Target::Other(text) => write!(f, " -j {text}"),
         }
     }
@@ -89,6 +96,7 @@ impl Test {
             Self::Mark(_) => "mark",
             Self::ConnectionMark(_) => "connmark",
             Self::State(_) => "conntrack",
+            Self::Transparent => "socket",
             Self::Comment(_) => "comment",
             _ => "",
         }
@@ -128,6 +136,7 @@ impl fmt::Display for Test {
             Self::Gids(ranges) => write_ids(f, "--gid-owner", ranges),
             Self::Mark(mark) | Self::ConnectionMark(mark) => write!(f, "--mark {mark}"),
             Self::State(states) => write!(f, "--ctstate {}", states.join(",")),
+            Self::Transparent => f.write_str("--transparent"),
             Self::Comment(text) => write!(f, "--comment {}", quoted(text)),
             Self::Other(text) => f.write_str(text),
         }

@@ -61,6 +61,7 @@ pub(crate) fn packets() -> Vec<Packet> {
                 device: device.to_owned(),
                 state: State::New,
                 connection_mark: 0,
+                transparent: false,
             };
             for (uid, gid) in OWNERS {
                 let origin = Origin::Socket { uid, gid, mark: 0 };
@@ -89,6 +90,7 @@ pub(crate) fn packets() -> Vec<Packet> {
                         packets.push(Packet {
                             state,
                             connection_mark: 0,
+                            transparent: false,
                             ..arriving.clone()
                         });
                     }

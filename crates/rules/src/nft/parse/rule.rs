@@ -63,7 +63,7 @@ struct Reader {
 impl Reader {
     /// How many words the first statement has; none where it is not known.
     fn statement(&mut self, words: &[Word]) -> Option<usize> {
-        let raw: Vec<_> = words.iter().take(6).map(Word::raw).collect();
+        let raw: Vec<_> = words.iter().take(8).map(Word::raw).collect();
         if self.target != Target::Continue {
             // A verdict ends a rule; what comes after one is not ours.
             return None;
@@ -80,6 +80,10 @@ impl Reader {
                 Some(3)
             }
             ["tcp", "flags", ..] => self.opens(words),
+            ["socket", "transparent", value @ ("0" | "1"), ..] => {
+                self.add(value == "0", Test::Transparent);
+                Some(3)
+            }
             ["meta" | "ct", "mark", "set", ..] => self.verdict(&raw),
             [
                 of @ ("meta" | "ct"),
@@ -236,8 +240,15 @@ impl Reader {
             ["goto", chain, ..] => (Target::Goto(self.chain(chain)), 2),
             ["redirect", "to", port, ..] => (Target::Redirect(port.strip_prefix(':')?.parse().ok()?), 3),
             ["tproxy", "to", port, "accept", ..] => {
-                (Target::Tproxy(port.strip_prefix(':')?.parse().ok()?), 4)
+                let port = port.strip_prefix(':')?.parse().ok()?;
+                (Target::Tproxy { port, mark: None }, 4)
             }
+            ["tproxy", "to", port, "meta", "mark", "set", mark, "accept", ..] => {
+                let port = port.strip_prefix(':')?.parse().ok()?;
+                let mark = Some(number(mark)?);
+                (Target::Tproxy { port, mark }, 8)
+            }
+            ["notrack", ..] => (Target::Notrack, 1),
             ["ct", "mark", "set", "meta", "mark", ..] => (Target::SaveMark, 5),
             ["meta", "mark", "set", "ct", "mark", ..] => (Target::RestoreMark, 5),
             ["meta", "mark", "set", mark, ..] => (Target::Mark(number(mark)?), 4),

@@ -12,7 +12,10 @@ use crate::ruleset::IpProtocol;
 
 /// For each packet that arrives.
 pub(in crate::plan) fn arriving(intent: &Intent, tproxy: Tproxy) -> Vec<Clause> {
-    let capture = Action::Tproxy(intent.inbound.to_port);
+    let capture = Action::Tproxy {
+        port: intent.inbound.to_port,
+        mark: None,
+    };
     let over_lo = Condition::CameBy(vec!["lo".to_owned()]);
     let marked = |mark, then, purpose| Clause {
         when: vec![
