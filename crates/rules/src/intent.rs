@@ -91,7 +91,7 @@ impl Signs {
 }
 
 /// A value of `SO_MARK`, and which of its bits count.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct SocketMark {
     /// The value under the mask.
     pub value: u32,

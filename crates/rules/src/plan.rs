@@ -14,6 +14,7 @@ use ipnet::IpNet;
 
 pub use self::clauses::PASSTHROUGH_V6_OURS;
 pub use self::prune::of_family;
+use crate::asked;
 use crate::intent::{Dns, Families, Inbound, Intent, Place, Proxy, Selection, SocketMark, Tproxy, Uncarried};
 use crate::ruleset::IpProtocol;
 
@@ -123,6 +124,8 @@ pub struct Plan {
     pub passthrough_v6: bool,
     /// Whether only a back-end with sets can hold it.
     pub needs_sets: bool,
+    /// The flags that it was made from, where flags can ask for it; kept with the rules.
+    pub asked: Option<String>,
     /// What the operator should know.
     pub notes: Vec<String>,
 }
@@ -383,6 +386,7 @@ fn decide(intent: &Intent, facts: &Facts, families: Vec<Family>) -> Plan {
         policy_routes: vec![],
         passthrough_v6: false,
         needs_sets: intent.outbound.services.is_some(),
+        asked: asked::words(intent),
         notes: notes(intent, facts),
     };
     if intent.captures_nothing() {

@@ -6,6 +6,7 @@ mod conditions;
 
 use self::conditions::tests;
 pub(crate) use self::conditions::{ids, port_set};
+use crate::asked;
 use crate::plan::{self, Action, Clause, Condition, Family, Plan};
 use crate::ruleset::{
     Chain, ChainKind, IpProtocol, Match, PURPOSE, Policy, Rule, Ruleset, Table, TableName, Target, Test,
@@ -86,13 +87,17 @@ fn of_family(dialect: Dialect, plan: &Plan, family: Family) -> Ruleset {
         table(dialect, TableName::Nat, &nat, family),
         table(dialect, TableName::Raw, &raw, family),
     ];
-    Ruleset {
-        family,
-        tables: tables
-            .into_iter()
-            .filter(|table| !table.chains.is_empty())
-            .collect(),
+    let mut tables: Vec<_> = tables
+        .into_iter()
+        .filter(|table| !table.chains.is_empty())
+        .collect();
+    if let (Some(last), Some(words)) = (tables.last_mut(), &plan.asked) {
+        // By name, as a dump of the older iptables has them.
+        let ours = last.chains.iter().position(Chain::is_own);
+        let place = ours.unwrap_or(last.chains.len());
+        last.chains.insert(place, asked::chain(words));
     }
+    Ruleset { family, tables }
 }
 
 /// Built-in chain, our chain, what it holds, what that is about.

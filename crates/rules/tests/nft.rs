@@ -33,6 +33,10 @@ fn one_transaction_replaces_what_is_there() {
         r#"table ip weir
 delete table ip weir
 table inet weir {
+	chain nat-WEIR_ASKED {
+		counter comment "weir asked: -i 10.0.0.0/8,11.0.0.0/9,fd00::/8 -o 22,80,81 -p 15001 -b * -z 15006 -e 15008 -u 1337,1338 -g 1337,1"
+		counter comment "weir asked: 338"
+	}
 	chain nat-prerouting {
 		type nat hook prerouting priority -100; policy accept;
 		tcp dport 15008 counter return comment "weir: excluded port"

@@ -4,5 +4,6 @@ pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod init;
 pub(crate) mod pc;
+pub(crate) mod place;
 pub(crate) mod proxy;
 pub(crate) mod run;

@@ -260,9 +260,12 @@ fn a_file_says_what_flags_say() -> Result<()> {
          --inbound-exclude-sources 169.254.7.127 -c eth1 -k tap+ --drop-invalid --families both",
     )?;
     assert!(by_file.contains("skgid 34 "), "{by_file}");
-    let of_group = |line: &&str| !line.contains("skgid 34 ");
-    let without = by_file.lines().filter(of_group).collect::<Vec<_>>().join("\n");
-    assert_eq!(listed(&pod)?.trim_end(), without);
+    let of_group = |line: &&str| line.contains("skgid 34 ") || line.contains("weir asked: ");
+    let without = |text: &str| {
+        let lines = text.lines().filter(|line| !of_group(line));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(without(&listed(&pod)?), without(&by_file));
 
     std::fs::write(file.path(), "outbound:\n  excludePorts: [ssh]\n  cidr: x\n")?;
     let arguments = ["init", "--config", &path];

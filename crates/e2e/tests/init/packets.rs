@@ -9,8 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Context, Result, anyhow, ensure};
 use e2e::Pod;
 use netsys::rules::{Backend, Programs, Session};
-use rules::ruleset::{IpProtocol, Ruleset};
-use rules::{Family, Fate, Origin, Packet, State, evaluate, nft, plan};
+use rules::ruleset::{Chain, IpProtocol, Ruleset};
+use rules::{Family, Fate, Origin, Packet, State, asked, evaluate, nft, plan};
 use socket2::Socket;
 
 use self::settings::{Setting, setting};
@@ -313,7 +313,8 @@ fn without_each(held: &[Ruleset]) -> Vec<(String, Vec<Ruleset>)> {
     let mut all = vec![];
     for (f, ruleset) in held.iter().enumerate() {
         for (t, table) in ruleset.tables.iter().enumerate() {
-            for (c, chain) in table.chains.iter().enumerate() {
+            let decide = |(_, chain): &(usize, &Chain)| chain.name != asked::CHAIN;
+            for (c, chain) in table.chains.iter().enumerate().filter(decide) {
                 for (r, rule) in chain.rules.iter().enumerate() {
                     let mut without = held.to_vec();
                     without[f].tables[t].chains[c].rules.remove(r);

@@ -15,8 +15,8 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use rules::plan::Facts;
-use rules::ruleset::{Ruleset, TableName};
-use rules::{Family, Fate, Packet, evaluate, nft, parse, plan, render};
+use rules::ruleset::{Chain, Ruleset, TableName};
+use rules::{Family, Fate, Packet, asked, evaluate, nft, parse, plan, render};
 
 use self::packets::packets;
 use self::setting::setting;
@@ -92,7 +92,8 @@ fn idle_rule(ruleset: &Ruleset) -> Option<String> {
         }
     }
     for (t, table) in ruleset.tables.iter().enumerate() {
-        for (c, chain) in table.chains.iter().enumerate() {
+        let decide = |(_, chain): &(usize, &Chain)| chain.name != asked::CHAIN;
+        for (c, chain) in table.chains.iter().enumerate().filter(decide) {
             for (r, rule) in chain.rules.iter().enumerate() {
                 let mut without = ruleset.clone();
                 without.tables[t].chains[c].rules.remove(r);

@@ -7,23 +7,22 @@ mod undo;
 mod watch;
 
 use std::io::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::{fs, io};
 
 use anyhow::{Context, Result, bail};
 use netsys::links;
-use netsys::netns::Netns;
 use netsys::rules::{Backend, Session};
 use rules::plan::{PassthroughV6, Stack};
 use rules::ruleset::Ruleset;
 use rules::{Facts, Intent, Mistake, Plan};
 
 pub(crate) use self::args::Args;
+use crate::cmd::place;
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let name = args.action.netns.as_deref().filter(|name| !name.is_empty());
-    let netns = name.map(open).transpose()?;
+    let netns = name.map(place::named).transpose()?;
     match netns {
         None => act(args)?,
         Some(netns) => netns
@@ -31,16 +30,6 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             .context("cannot enter the network namespace: that needs CAP_SYS_ADMIN, so run as root")??,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-/// A name is one that `ip netns` gave.
-fn open(name: &str) -> Result<Netns> {
-    let path = match name.contains('/') {
-        true => PathBuf::from(name),
-        false => PathBuf::from("/run/netns").join(name),
-    };
-    Netns::open(&path)
-        .with_context(|| format!("--netns {name}: cannot open {} (see `ip netns`)", path.display()))
 }
 
 fn act(args: &Args) -> Result<()> {

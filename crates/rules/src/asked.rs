@@ -1,0 +1,318 @@
+//! What was asked for, kept with the rules themselves: a chain that nothing jumps to, whose rules do nothing and
+//! whose comments are the flags of `weir init`. By it `weir verify` knows what should hold even where rules are
+//! missing, and an operator reads in any dump what the rules are for.
+
+use std::collections::BTreeSet;
+use std::fmt::{Display, Write as _};
+
+use crate::flags::Flags;
+use crate::intent::{
+    Devices, Families, Inbound, InboundMode, Intent, LOOPBACK_V4, Outbound, Place, Proxy, Selection, Signs,
+};
+use crate::plan::Family;
+use crate::ruleset::{Chain, ChainKind, Match, Rule, Ruleset, Target, Test};
+
+/// The chain.
+pub const CHAIN: &str = "WEIR_ASKED";
+/// Its comments begin with this.
+const PREFIX: &str = "weir asked: ";
+/// Characters of the flags in one comment: nftables takes 127 in all.
+const PIECE: usize = 100;
+
+/// The word for exact services: what they are is not kept, being many and changing.
+const SERVICES: &str = "--services";
+const GROUPS: &str = "ISTIO_OUTBOUND_OWNER_GROUPS=";
+const EXCLUDE_GROUPS: &str = "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE=";
+const LOOPBACK: &str = "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR=";
+
+/// The flags and variables of `weir init` that ask for the same; none for what no flags can ask for.
+#[must_use]
+pub fn words(intent: &Intent) -> Option<String> {
+    let Intent {
+        proxy: Proxy::Inside(signs),
+        outbound,
+        inbound,
+        dns: _,
+        uncarried: _,
+        place,
+        devices: Devices {
+            excluded,
+            virtual_machines,
+        },
+        families,
+        drop_invalid,
+    } = intent
+    else {
+        return None;
+    };
+    let mut words = Words::default();
+    words.outbound(outbound);
+    words.inbound(inbound);
+    words.list("-c", excluded);
+    words.list("-k", virtual_machines);
+    words.signs(signs);
+    match families {
+        Families::InUse => {}
+        Families::Both => words.flag("--families", "both"),
+        Families::Only(Family::V4) => words.flag("--families", "ipv4"),
+        Families::Only(Family::V6) => words.flag("--families", "ipv6"),
+    }
+    if *drop_invalid {
+        words.flag("--drop-invalid", "true");
+    }
+    if *place == Place::Host {
+        words.word("--host");
+    }
+    Some(words.0)
+}
+
+#[derive(Default)]
+struct Words(String);
+
+impl Words {
+    fn word(&mut self, word: impl Display) {
+        let space = if self.0.is_empty() { "" } else { " " };
+        // Writing to a string cannot fail.
+        let _ = write!(self.0, "{space}{word}");
+    }
+
+    fn flag(&mut self, name: &str, value: impl Display) {
+        self.word(format_args!("{name} {value}"));
+    }
+
+    /// Nothing for an empty list.
+    fn list<T: Display + Ord>(&mut self, name: &str, items: &[T]) {
+        if !items.is_empty() {
+            self.flag(name, joined(items));
+        }
+    }
+
+    fn selection<T: Display + Ord>(&mut self, name: &str, selection: &Selection<T>) {
+        match selection {
+            Selection::All => self.flag(name, "*"),
+            Selection::Only(items) => self.list(name, items),
+        }
+    }
+
+    fn outbound(&mut self, outbound: &Outbound) {
+        let Outbound {
+            to_port,
+            cidrs,
+            exclude_cidrs,
+            ports,
+            exclude_ports,
+            loopback_v4,
+            lent: _,
+            services,
+            groups,
+            exclude_groups,
+        } = outbound;
+        self.selection("-i", cidrs);
+        self.list("-x", exclude_cidrs);
+        self.list("-q", ports);
+        self.list("-o", exclude_ports);
+        self.flag("-p", to_port);
+        if services.is_some() {
+            self.word(SERVICES);
+        }
+        if let Selection::Only(groups) = groups {
+            self.word(format_args!("{GROUPS}{}", joined(groups)));
+        }
+        if !exclude_groups.is_empty() {
+            self.word(format_args!("{EXCLUDE_GROUPS}{}", joined(exclude_groups)));
+        }
+        if *loopback_v4 != LOOPBACK_V4 {
+            self.word(format_args!("{LOOPBACK}{loopback_v4}"));
+        }
+    }
+
+    fn inbound(&mut self, inbound: &Inbound) {
+        let Inbound {
+            mode,
+            to_port,
+            tunnel_port,
+            ports,
+            exclude_ports,
+            exclude_sources,
+        } = inbound;
+        self.selection("-b", ports);
+        self.list("-d", exclude_ports);
+        self.flag("-z", to_port);
+        self.flag("-e", tunnel_port);
+        self.list("--inbound-exclude-sources", exclude_sources);
+        match mode {
+            InboundMode::Redirect => {}
+            InboundMode::Tproxy(tproxy) => {
+                self.flag("-m", "TPROXY");
+                self.flag("-t", tproxy.mark.value);
+                self.flag("-r", tproxy.table);
+            }
+        }
+    }
+
+    fn signs(&mut self, signs: &Signs) {
+        let Signs { uids, gids, marks } = signs;
+        self.list("-u", uids);
+        self.list("-g", gids);
+        self.list("--proxy-mark", marks);
+    }
+}
+
+/// In one order, so that the same lists are the same words however they were written.
+fn joined<T: Display + Ord>(items: &[T]) -> String {
+    let items: BTreeSet<&T> = items.iter().collect();
+    let items: Vec<_> = items.into_iter().map(T::to_string).collect();
+    items.join(",")
+}
+
+/// The chain that keeps the words.
+#[must_use]
+pub fn chain(words: &str) -> Chain {
+    // Only ASCII is ever written: numbers, networks, and names of devices.
+    let pieces = words.as_bytes().chunks(PIECE).map(String::from_utf8_lossy);
+    let rules = pieces.map(|piece| Rule {
+        matches: vec![Match {
+            negated: false,
+            test: Test::Comment(format!("{PREFIX}{piece}")),
+        }],
+        target: Target::Continue,
+    });
+    Chain {
+        name: CHAIN.to_owned(),
+        kind: ChainKind::User,
+        rules: rules.collect(),
+    }
+}
+
+/// The words that a rule set keeps, where it does.
+#[must_use]
+pub fn kept(ruleset: &Ruleset) -> Option<String> {
+    let chain = ruleset.tables.iter().find_map(|table| table.chain(CHAIN))?;
+    let pieces = chain
+        .rules
+        .iter()
+        .filter_map(|rule| rule.comment()?.strip_prefix(PREFIX));
+    Some(pieces.collect())
+}
+
+/// The flags that the words are; none where they are of another version. `--services` is answered apart.
+#[must_use]
+pub fn flags(words: &str) -> Option<(Flags, bool)> {
+    let mut flags = Flags::default();
+    let mut services = false;
+    let mut left = words.split(' ').filter(|word| !word.is_empty());
+    while let Some(word) = left.next() {
+        let variables = [
+            (GROUPS, &mut flags.owner_groups),
+            (EXCLUDE_GROUPS, &mut flags.owner_groups_exclude),
+            (LOOPBACK, &mut flags.loopback_cidr),
+        ];
+        let variable = variables
+            .into_iter()
+            .find_map(|(name, kept)| Some((word.strip_prefix(name)?, kept)));
+        if let Some((value, kept)) = variable {
+            *kept = Some(value.to_owned());
+            continue;
+        }
+        match word {
+            SERVICES => services = true,
+            "--host" => flags.host = true,
+            flag => *flag_of(&mut flags, flag)? = Some(left.next()?.to_owned()),
+        }
+    }
+    Some((flags, services))
+}
+
+fn flag_of<'a>(flags: &'a mut Flags, flag: &str) -> Option<&'a mut Option<String>> {
+    Some(match flag {
+        "-i" => &mut flags.outbound_cidrs,
+        "-x" => &mut flags.outbound_exclude_cidrs,
+        "-q" => &mut flags.outbound_ports,
+        "-o" => &mut flags.outbound_exclude_ports,
+        "-p" => &mut flags.outbound_port,
+        "-b" => &mut flags.inbound_ports,
+        "-d" => &mut flags.inbound_exclude_ports,
+        "-z" => &mut flags.inbound_port,
+        "-e" => &mut flags.tunnel_port,
+        "--inbound-exclude-sources" => &mut flags.exclude_sources,
+        "-m" => &mut flags.mode,
+        "-t" => &mut flags.tproxy_mark,
+        "-r" => &mut flags.tproxy_table,
+        "-c" => &mut flags.exclude_interfaces,
+        "-k" => &mut flags.kube_virt_interfaces,
+        "-u" => &mut flags.proxy_uid,
+        "-g" => &mut flags.proxy_gid,
+        "--proxy-mark" => &mut flags.proxy_mark,
+        "--families" => &mut flags.families,
+        "--drop-invalid" => &mut flags.drop_invalid,
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Facts;
+
+    fn flags_of(sidecar: bool, fill: impl Fn(&mut Flags)) -> Flags {
+        let mut flags = Flags {
+            sidecar,
+            ..Flags::default()
+        };
+        fill(&mut flags);
+        flags
+    }
+
+    /// What a dump of the rules keeps is the intent that they were made from.
+    #[test]
+    fn the_intent_comes_back_from_the_rules() {
+        let text = |text: &str| Some(text.to_owned());
+        let cases = [
+            flags_of(true, |_| {}),
+            flags_of(true, |flags| {
+                flags.mode = text("TPROXY");
+                flags.tproxy_table = text("77");
+                flags.families = text("ipv6");
+                flags.drop_invalid = text("true");
+            }),
+            flags_of(false, |flags| {
+                flags.outbound_cidrs = text("10.96.0.0/12,fd00:96::/32");
+                flags.outbound_exclude_cidrs = text("10.96.7.0/24");
+                flags.outbound_exclude_ports = text("22,443");
+                flags.inbound_ports = text("80,8080");
+                flags.proxy_uid = text("1337,1338");
+                flags.proxy_mark = text("0x539/0xfff");
+                flags.exclude_interfaces = text("eth1,tap+");
+                flags.owner_groups = text("1000,2000");
+                flags.exclude_sources = text("192.0.2.0/24");
+                flags.loopback_cidr = text("127.0.0.0/8");
+                flags.host = true;
+            }),
+            flags_of(false, |flags| {
+                let nets: Vec<_> = (10..200).map(|net| format!("{net}.0.0.0/16")).collect();
+                flags.outbound_cidrs = Some(nets.join(","));
+                flags.proxy_mark = text("7");
+            }),
+        ];
+        for given in cases {
+            let intent = given.intent().unwrap();
+            let plan = crate::plan(&intent, &Facts::fresh(&Family::ALL)).unwrap();
+            for ruleset in crate::render(&plan).iter().chain(&crate::nft::render(&plan)) {
+                let kept = kept(ruleset).unwrap();
+                let (flags, services) = flags(&kept).unwrap();
+                assert_eq!(
+                    (flags.intent().unwrap(), services),
+                    (intent.clone(), false),
+                    "{kept}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_another_version_wrote_is_not_guessed_at() {
+        for words in ["--of-the-future 1", "-i", "-i * word"] {
+            assert!(flags(words).is_none(), "{words}");
+        }
+    }
+}

@@ -1,0 +1,16 @@
+//! Which network namespace a command is about: the one it runs in, one with a name, or one at a path.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use netsys::netns::Netns;
+
+/// A name is one that `ip netns` gave.
+pub(crate) fn named(name: &str) -> Result<Netns> {
+    let path = match name.contains('/') {
+        true => PathBuf::from(name),
+        false => Path::new("/run/netns").join(name),
+    };
+    Netns::open(&path)
+        .with_context(|| format!("--netns {name}: cannot open {} (see `ip netns`)", path.display()))
+}
