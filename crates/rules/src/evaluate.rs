@@ -41,9 +41,12 @@ pub struct Packet {
 /// What conntrack makes of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub enum State {
-    /// The first one of a connection: the only one that NAT is asked about.
+    /// The one that opens a connection.
     #[default]
     New,
+    /// Of an open connection, the first one that conntrack sees: it was not looking when the connection began.
+    /// NAT is asked about it too.
+    PickedUp,
     /// Of a connection that both sides have spoken in.
     Established,
     /// Of no connection, and none begins with it.
@@ -53,9 +56,14 @@ pub enum State {
 }
 
 impl State {
+    /// Whether NAT is asked.
+    fn is_first(self) -> bool {
+        matches!(self, Self::New | Self::PickedUp)
+    }
+
     fn name(self) -> &'static str {
         match self {
-            Self::New => "NEW",
+            Self::New | Self::PickedUp => "NEW",
             Self::Established => "ESTABLISHED",
             Self::Invalid => "INVALID",
             Self::Untracked => "UNTRACKED",
@@ -299,7 +307,7 @@ impl Walk<'_> {
 
     fn hooks(&mut self, hooks: &[(TableName, &str)]) -> Result<(), Fate> {
         for &(table, chain) in hooks {
-            if table == NAT && self.view.state != State::New {
+            if table == NAT && !self.view.state.is_first() {
                 continue;
             }
             let Some(table) = self.ruleset.table(table) else {

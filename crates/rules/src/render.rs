@@ -107,6 +107,10 @@ fn table(dialect: Dialect, name: TableName, hooks: &[Hook], family: Family) -> T
     let mut builtin = vec![];
     let mut own = vec![];
     for (hook, chain, clauses, about) in hooks {
+        let (opening_only, clauses) = match dialect {
+            Dialect::Iptables => opening_only(clauses),
+            Dialect::Nft => (false, &clauses[..]),
+        };
         let rules: Vec<_> = clauses
             .iter()
             .flat_map(|clause| rules(dialect, clause, family))
@@ -120,7 +124,7 @@ fn table(dialect: Dialect, name: TableName, hooks: &[Hook], family: Family) -> T
             rules,
         };
         if dialect == Dialect::Iptables {
-            let jump = vec![jump(chain, clauses, about)];
+            let jump = vec![jump(chain, clauses, opening_only, about)];
             own.push(Chain {
                 name: (*chain).to_owned(),
                 kind: ChainKind::User,
@@ -136,11 +140,30 @@ fn table(dialect: Dialect, name: TableName, hooks: &[Hook], family: Family) -> T
     }
 }
 
+/// Whether clauses are asked about the first packets of TCP connections alone, and then those clauses: what
+/// their first one says, the jump to them can say.
+fn opening_only(clauses: &[Clause]) -> (bool, &[Clause]) {
+    let tcp = Condition::Protocol(IpProtocol::Tcp);
+    match clauses {
+        [first, rest @ ..]
+            if first.then == Action::Leave
+                && first.when == [tcp, Condition::Continues]
+                && tcp_only(clauses) =>
+        {
+            (true, rest)
+        }
+        _ => (false, clauses),
+    }
+}
+
 /// Only TCP is sent through a chain that decides about nothing else.
-fn jump(chain: &str, clauses: &[Clause], about: &str) -> Rule {
+fn jump(chain: &str, clauses: &[Clause], opening_only: bool, about: &str) -> Rule {
     let mut matches = vec![];
     if tcp_only(clauses) {
         matches.push(yes(Test::Protocol(IpProtocol::Tcp)));
+    }
+    if opening_only {
+        matches.push(yes(Test::Opens));
     }
     matches.push(purpose(about));
     Rule {

@@ -39,11 +39,13 @@ table inet weir {
 	}
 	chain nat-prerouting {
 		type nat hook prerouting priority -100; policy accept;
+		tcp flags & (fin | syn | rst | ack) != syn counter return comment "weir: opens no connection"
 		tcp dport 15008 counter return comment "weir: excluded port"
 		meta l4proto tcp counter redirect to :15006 comment "weir: everything else"
 	}
 	chain nat-output {
 		type nat hook output priority -100; policy accept;
+		tcp flags & (fin | syn | rst | ack) != syn counter return comment "weir: opens no connection"
 		tcp dport { 22, 80-81 } counter return comment "weir: excluded port"
 		ip saddr 127.0.0.6 oifname "lo" counter return comment "weir: proxy to its application"
 		ip6 saddr ::6 oifname "lo" counter return comment "weir: proxy to its application, address put on lo by weir"

@@ -52,9 +52,8 @@ fn the_rules_of_both_languages() {
 :OUTPUT ACCEPT [0:0]
 :WEIR_INBOUND - [0:0]
 :WEIR_OUTPUT - [0:0]
--A PREROUTING -p tcp -m comment --comment "weir: what arrives" -j WEIR_INBOUND
+-A PREROUTING -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -m comment --comment "weir: what arrives" -j WEIR_INBOUND
 -A OUTPUT -p tcp -m comment --comment "weir: what is sent" -j WEIR_OUTPUT
--A WEIR_INBOUND -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m comment --comment "weir: opens no connection" -j RETURN
 -A WEIR_INBOUND -i lo -p tcp -m mark --mark 0x539 -m comment --comment "weir: proxy to its application" -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff
 -A WEIR_INBOUND -i lo -p tcp -m mark --mark 0x53a -m comment --comment "weir: proxy calls its own workload: inbound" -j TPROXY --on-port 15006
 -A WEIR_INBOUND -i lo -m comment --comment "weir: made in the pod" -j RETURN
@@ -242,6 +241,7 @@ fn packets() -> Vec<Packet> {
     }
     let more = all.clone().into_iter().flat_map(|packet| {
         [
+            (State::PickedUp, 0),
             (State::Established, 0),
             (State::Established, 1337),
             (State::Invalid, 0),

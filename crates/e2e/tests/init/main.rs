@@ -4,6 +4,7 @@ mod backends;
 mod command;
 mod contained;
 mod native;
+mod open;
 mod packets;
 mod replace;
 mod roundtrip;

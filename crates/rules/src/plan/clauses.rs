@@ -23,7 +23,7 @@ pub(super) fn from_inside(signs: &Signs, intent: &Intent, v6: PassthroughV6) -> 
     let loopback_wanted = loopback_is_wanted(outbound);
     let (first, late) = signs_in_order(signs);
 
-    let mut clauses = vec![];
+    let mut clauses = vec![continues()];
     if !devices.excluded.is_empty() {
         clauses.push(leave(
             Condition::LeavesBy(names_of(&devices.excluded)),
@@ -74,6 +74,16 @@ pub(super) fn from_inside(signs: &Signs, intent: &Intent, v6: PassthroughV6) -> 
 
 fn loopback_is_wanted(outbound: &Outbound) -> bool {
     matches!(&outbound.cidrs, Selection::Only(nets) if nets.iter().any(|net| net.addr().is_loopback()))
+}
+
+/// Where conntrack has not looked so far, it takes the next packet of an open connection for a first one, and a
+/// redirect would end that connection.
+fn continues() -> Clause {
+    Clause {
+        when: vec![Condition::Protocol(IpProtocol::Tcp), Condition::Continues],
+        then: Action::Leave,
+        purpose: "opens no connection",
+    }
 }
 
 const EXCLUDED_DEVICE: &str = "excluded device";
@@ -313,7 +323,8 @@ pub(super) fn inbound(intent: &Intent) -> Vec<Clause> {
         devices,
         ..
     } = intent;
-    let mut clauses = virtual_machines(&devices.virtual_machines, outbound);
+    let mut clauses = vec![continues()];
+    clauses.extend(virtual_machines(&devices.virtual_machines, outbound));
     if inbound.tproxy().is_none() {
         clauses.extend(entering(intent, Action::Redirect(inbound.to_port)));
     }

@@ -25,6 +25,15 @@ const OWNERS: [(u32, u32); 12] = [
     (1000, 77),
 ];
 
+/// Those of connections that were open before conntrack looked, one for each first packet of TCP.
+pub(crate) fn picked_up() -> impl Iterator<Item = Packet> {
+    let opening = |packet: &Packet| (packet.protocol, packet.state) == (IpProtocol::Tcp, State::New);
+    packets().into_iter().filter(opening).map(|packet| Packet {
+        state: State::PickedUp,
+        ..packet
+    })
+}
+
 /// Packets that can exist: what goes to an address of its own leaves by `lo`.
 pub(crate) fn packets() -> Vec<Packet> {
     let mut packets = vec![];

@@ -87,10 +87,11 @@ impl World {
         })
     }
 
-    /// Connections both ways, in both families, that stay open.
+    /// Connections both ways, on both wires, in both families, that stay open.
     pub(crate) fn open_some(&mut self) -> Result<()> {
-        for (from, to) in [(&self.pod, &self.other), (&self.other, &self.pod)] {
-            for address in to.addresses() {
+        for (from, to, second) in [(&self.pod, &self.other, FAR), (&self.other, &self.pod, NEAR)] {
+            let second = [second[0].parse()?, second[1].parse()?];
+            for address in to.addresses().into_iter().chain(second) {
                 let stream = from.within(|| TcpStream::connect((address, ECHO)))??;
                 stream.set_read_timeout(Some(PATIENCE))?;
                 self.open.push(stream);

@@ -3,8 +3,8 @@
 //! what the proxy sends becomes its connection's, comes back on the answers, and routes them to the proxy.
 
 use super::{
-    EXCLUDED_DEVICE, SELF_CALL, entering, entrances, leave, loopback, loopback_is_wanted, names_of,
-    self_call, signs_in_order,
+    EXCLUDED_DEVICE, SELF_CALL, continues, entering, entrances, leave, loopback, loopback_is_wanted,
+    names_of, self_call, signs_in_order,
 };
 use crate::intent::{Intent, Signs, Tproxy};
 use crate::plan::{Action, Clause, Condition, Sign};
@@ -29,11 +29,7 @@ pub(in crate::plan) fn arriving(intent: &Intent, tproxy: Tproxy) -> Vec<Clause> 
     let mut clauses = vec![
         // Not what conntrack takes for established: to it, a connection that is opened anew by the same ports
         // soon after its end is the old one, and would get past the proxy.
-        Clause {
-            when: vec![Condition::Protocol(IpProtocol::Tcp), Condition::Continues],
-            then: Action::Leave,
-            purpose: "opens no connection",
-        },
+        continues(),
         marked(tproxy.mark, Action::SaveMark, TO_APPLICATION),
         marked(Tproxy::SELF_CALL, capture, SELF_CALL),
         leave(over_lo.clone(), "made in the pod"),
