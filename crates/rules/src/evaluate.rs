@@ -7,9 +7,9 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
+use crate::installed::{Base, HookPoint, base_of};
 use crate::ruleset::{
-    Chain, ChainKind, IpProtocol, Match, PURPOSE, Policy, PortRange, Rule, Ruleset, Table, TableName, Target,
-    Test,
+    Chain, ChainKind, IpProtocol, Match, PURPOSE, Policy, PortRange, Rule, Ruleset, Target, Test,
 };
 
 /// A packet: in most questions the first one of a connection.
@@ -101,7 +101,68 @@ pub struct Verdict {
     /// Every rule that fitted, in order; the jump to a chain comes before what is in it.
     pub path: Vec<Step>,
     /// Which of the path decided; none where the packet passed every chain to its end.
-    decided: Option<usize>,
+    pub(crate) decided: Option<usize>,
+    /// Every rule that was asked, in order.
+    pub asked: Vec<Asked>,
+}
+
+/// A rule that was asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Asked {
+    /// Which it is.
+    pub at: At,
+    /// Those of its tests that do not hold.
+    pub failed: Tests,
+    /// Those of its tests of which nothing can be said.
+    pub unknown: Tests,
+    /// What the packet was like when it was asked.
+    pub met: Met,
+}
+
+/// Some of a rule's tests.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Tests(u128);
+
+impl Tests {
+    /// A rule of iptables has fewer; what one had beyond would count as the last.
+    const MOST: usize = 127;
+
+    fn add(&mut self, number: usize) {
+        self.0 |= 1 << number.min(Self::MOST);
+    }
+
+    /// Whether it is none of them.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Their numbers in the rule, from 0.
+    pub fn numbers(self) -> impl Iterator<Item = usize> {
+        (0..=Self::MOST).filter(move |number| self.0 & (1 << number) != 0)
+    }
+}
+
+/// A rule's place in what is evaluated, as numbers from 0.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct At {
+    /// The table: in the list of a [`Ruleset`], or of an [`crate::Installed`].
+    pub table: usize,
+    /// The chain in it.
+    pub chain: usize,
+    /// The rule in that.
+    pub rule: usize,
+}
+
+/// What of a packet changes on its way through the rules.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Met {
+    /// Its destination port.
+    pub destination_port: u16,
+    /// Its mark.
+    pub mark: u32,
+    /// Whether it is on its way in.
+    pub is_inward: bool,
 }
 
 /// The end of a packet's way through the rules.
@@ -130,14 +191,16 @@ pub enum Fate {
 /// A rule that fitted.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Step {
-    /// Its table.
-    pub table: TableName,
+    /// Its table: `nat`; one of nftables with its family, `inet weir`.
+    pub table: String,
     /// Its chain.
     pub chain: String,
     /// Its number there, from 1, as `iptables -L --line-numbers` counts.
     pub number: usize,
     /// The rule.
     pub rule: Rule,
+    /// Its place in what was evaluated.
+    pub at: At,
 }
 
 impl Step {
@@ -152,8 +215,7 @@ impl Step {
 /// `nat WEIR_OUTPUT 3: -p tcp -j REDIRECT --to-ports 15001`.
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let table = self.table.as_str();
-        write!(f, "{table} {} {}:{}", self.chain, self.number, self.rule)
+        write!(f, "{} {} {}:{}", self.table, self.chain, self.number, self.rule)
     }
 }
 
@@ -168,11 +230,31 @@ impl Verdict {
 /// Follows a packet through the chains in the order in which the kernel asks them.
 #[must_use]
 pub fn evaluate(ruleset: &Ruleset, packet: &Packet) -> Verdict {
+    let tables = ruleset.tables.iter().enumerate();
+    let hooked = tables.flat_map(|(number, table)| {
+        let chains = table.chains.iter().enumerate();
+        chains.filter_map(move |(chain, hook)| {
+            Some(Hooked {
+                base: base_of(table.name, &hook.name)?,
+                table: (number, table.name.as_str()),
+                chain,
+                chains: &table.chains,
+            })
+        })
+    });
+    follow(hooked.collect(), packet)
+}
+
+/// The same through any chains that the kernel asks; those of one hook and priority in the order given.
+pub(crate) fn follow(mut hooked: Vec<Hooked<'_>>, packet: &Packet) -> Verdict {
+    hooked.sort_by_key(|hooked| hooked.base.priority);
     let mut walk = Walk {
-        ruleset,
+        hooked,
         view: View::of(packet),
         path: vec![],
+        asked: vec![],
         decided: None,
+        depth: 0,
         redirected: None,
     };
     let fate = walk.fate(packet);
@@ -183,28 +265,26 @@ pub fn evaluate(ruleset: &Ruleset, packet: &Packet) -> Verdict {
         is_tracked: walk.view.state != State::Untracked,
         path: walk.path,
         decided: walk.decided,
+        asked: walk.asked,
     }
 }
 
-const RAW: TableName = TableName::Raw;
-const MANGLE: TableName = TableName::Mangle;
-const NAT: TableName = TableName::Nat;
-const FILTER: TableName = TableName::Filter;
-const SECURITY: TableName = TableName::Security;
+/// A chain that the kernel asks, and those that it may jump to.
+pub(crate) struct Hooked<'a> {
+    /// When it is asked.
+    pub(crate) base: Base,
+    /// Its table: the number and the name.
+    pub(crate) table: (usize, &'a str),
+    /// Which chain of its table it is.
+    pub(crate) chain: usize,
+    /// All of its table.
+    pub(crate) chains: &'a [Chain],
+}
 
-/// Chains that a packet of a local socket goes through, in order. Source NAT comes later and moves nothing.
-const LEAVING: [(TableName, &str); 5] = [
-    (RAW, "OUTPUT"),
-    (MANGLE, "OUTPUT"),
-    (NAT, "OUTPUT"),
-    (FILTER, "OUTPUT"),
-    (SECURITY, "OUTPUT"),
-];
-const POSTROUTING: [(TableName, &str); 1] = [(MANGLE, "POSTROUTING")];
-const ARRIVING: [(TableName, &str); 3] = [(RAW, "PREROUTING"), (MANGLE, "PREROUTING"), (NAT, "PREROUTING")];
-/// Over `lo` the connection has been through NAT already.
-const ARRIVING_OVER_LO: [(TableName, &str); 2] = [(RAW, "PREROUTING"), (MANGLE, "PREROUTING")];
-const DELIVERED: [(TableName, &str); 3] = [(MANGLE, "INPUT"), (FILTER, "INPUT"), (SECURITY, "INPUT")];
+/// Jumps within jumps.
+const DEEPEST: usize = 128;
+/// Rules that are asked about one packet.
+const MOST_ASKED: usize = 200_000;
 
 /// The packet as the chain that is asked sees it.
 struct View {
@@ -251,12 +331,23 @@ impl View {
 }
 
 struct Walk<'a> {
-    ruleset: &'a Ruleset,
+    /// In the order of their priorities.
+    hooked: Vec<Hooked<'a>>,
     view: View,
     path: Vec<Step>,
+    asked: Vec<Asked>,
     decided: Option<usize>,
+    /// How many chains have been entered by jumps and not been left.
+    depth: usize,
     /// Where it goes instead: a [`Fate::Redirect`] or a [`Fate::Tproxy`].
     redirected: Option<Fate>,
+}
+
+/// Whether NAT is still to be asked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Nat {
+    Asked,
+    Over,
 }
 
 /// How a chain ended.
@@ -287,63 +378,86 @@ impl Walk<'_> {
 
     fn pass(&mut self, packet: &Packet) -> Result<(), Fate> {
         match packet.origin {
-            Origin::Remote => self.hooks(&ARRIVING)?,
+            Origin::Remote => self.hook(HookPoint::Prerouting, Nat::Asked)?,
             Origin::Socket { .. } => {
-                self.hooks(&LEAVING)?;
+                self.hook(HookPoint::Output, Nat::Asked)?;
                 if self.redirected.is_some() {
                     self.view.out_device = Some("lo".to_owned());
                 }
-                self.hooks(&POSTROUTING)?;
+                // Source NAT moves nothing.
+                self.hook(HookPoint::Postrouting, Nat::Over)?;
                 if self.view.out_device.as_deref() != Some("lo") {
                     return Ok(());
                 }
                 self.view.in_device = self.view.out_device.take();
                 self.view.owner = None;
-                self.hooks(&ARRIVING_OVER_LO)?;
+                // Over `lo` the connection has been through NAT already.
+                self.hook(HookPoint::Prerouting, Nat::Over)?;
             }
         }
-        self.hooks(&DELIVERED)
+        self.hook(HookPoint::Input, Nat::Over)
     }
 
-    fn hooks(&mut self, hooks: &[(TableName, &str)]) -> Result<(), Fate> {
-        for &(table, chain) in hooks {
-            if table == NAT && !self.view.state.is_first() {
-                continue;
-            }
-            let Some(table) = self.ruleset.table(table) else {
-                continue;
-            };
-            let Some(chain) = table.chain(chain) else {
-                continue;
-            };
-            match self.chain(table, chain) {
-                End::Final(fate) => return Err(fate),
-                End::Returned if chain.kind == ChainKind::Builtin(Policy::Drop) => {
-                    self.decided = None;
-                    return Err(Fate::Drop);
-                }
-                End::Returned | End::Accepted => {}
-            }
+    fn hook(&mut self, point: HookPoint, nat: Nat) -> Result<(), Fate> {
+        let hooked = std::mem::take(&mut self.hooked);
+        let here = hooked.iter().filter(|hooked| hooked.base.point == point);
+        let end = here
+            .map(|hooked| self.base_chain(hooked, nat))
+            .find(Result::is_err);
+        self.hooked = hooked;
+        end.unwrap_or(Ok(()))
+    }
+
+    fn base_chain(&mut self, hooked: &Hooked<'_>, nat: Nat) -> Result<(), Fate> {
+        // Where it goes is settled once.
+        let is_settled = matches!(self.redirected, Some(Fate::Redirect { .. }));
+        if hooked.base.is_nat && (nat == Nat::Over || !self.view.state.is_first() || is_settled) {
+            return Ok(());
         }
-        Ok(())
+        match self.chain(hooked, hooked.chain) {
+            End::Final(fate) => Err(fate),
+            End::Returned if hooked.chains[hooked.chain].kind == ChainKind::Builtin(Policy::Drop) => {
+                self.decided = None;
+                Err(Fate::Drop)
+            }
+            End::Returned | End::Accepted => Ok(()),
+        }
     }
 
-    fn chain(&mut self, table: &Table, chain: &Chain) -> End {
+    fn chain(&mut self, hooked: &Hooked<'_>, number: usize) -> End {
+        // The kernel takes no rules that are as deep as this, or run in a circle; a file may hold anything.
+        if self.depth >= DEEPEST || self.asked.len() >= MOST_ASKED {
+            return self.decide(End::Final(Fate::Unknown));
+        }
+        self.depth += 1;
+        let end = self.rules(hooked, number);
+        self.depth -= 1;
+        end
+    }
+
+    fn rules(&mut self, hooked: &Hooked<'_>, number: usize) -> End {
+        let chain = &hooked.chains[number];
         for (index, rule) in chain.rules.iter().enumerate() {
-            let fit = self.fit(rule);
+            let at = At {
+                table: hooked.table.0,
+                chain: number,
+                rule: index,
+            };
+            let fit = self.ask(rule, at);
             if fit == Fit::No || (fit == Fit::Unknown && only_watches(&rule.target)) {
                 continue;
             }
             self.path.push(Step {
-                table: table.name,
+                table: hooked.table.1.to_owned(),
                 chain: chain.name.clone(),
                 number: index + 1,
                 rule: rule.clone(),
+                at,
             });
             if fit == Fit::Unknown {
                 return self.decide(End::Final(Fate::Unknown));
             }
-            if let Some(end) = self.target(table, &rule.target) {
+            if let Some(end) = self.target(hooked, &rule.target) {
                 return end;
             }
         }
@@ -351,7 +465,7 @@ impl Walk<'_> {
     }
 
     /// None where the next rule is asked.
-    fn target(&mut self, table: &Table, target: &Target) -> Option<End> {
+    fn target(&mut self, hooked: &Hooked<'_>, target: &Target) -> Option<End> {
         match target {
             Target::Continue => None,
             Target::Accept => Some(self.decide(End::Accepted)),
@@ -388,10 +502,10 @@ impl Walk<'_> {
                 None
             }
             Target::Jump(name) | Target::Goto(name) => {
-                let Some(chain) = table.chain(name) else {
+                let Some(chain) = hooked.chains.iter().position(|chain| chain.name == *name) else {
                     return Some(self.decide(End::Final(Fate::Unknown)));
                 };
-                match self.chain(table, chain) {
+                match self.chain(hooked, chain) {
                     End::Returned if matches!(target, Target::Jump(_)) => None,
                     end => Some(end),
                 }
@@ -429,16 +543,32 @@ impl Walk<'_> {
         };
     }
 
-    fn fit(&self, rule: &Rule) -> Fit {
-        let mut all = Fit::Yes;
-        for found in &rule.matches {
+    /// Whether the rule fits; notes what stands against it.
+    fn ask(&mut self, rule: &Rule, at: At) -> Fit {
+        let (mut failed, mut unknown) = (Tests::default(), Tests::default());
+        for (number, found) in rule.matches.iter().enumerate() {
             match self.match_fits(found) {
-                Fit::No => return Fit::No,
-                Fit::Unknown => all = Fit::Unknown,
+                Fit::No => failed.add(number),
+                Fit::Unknown => unknown.add(number),
                 Fit::Yes => {}
             }
         }
-        all
+        let fit = match (failed.is_empty(), unknown.is_empty()) {
+            (false, _) => Fit::No,
+            (true, false) => Fit::Unknown,
+            (true, true) => Fit::Yes,
+        };
+        self.asked.push(Asked {
+            at,
+            failed,
+            unknown,
+            met: Met {
+                destination_port: self.view.destination_port,
+                mark: self.view.mark,
+                is_inward: self.view.in_device.is_some(),
+            },
+        });
+        fit
     }
 
     fn match_fits(&self, found: &Match) -> Fit {
@@ -514,6 +644,9 @@ fn only_watches(target: &Target) -> bool {
                 .next()
                 .is_some_and(|name| WATCHERS.contains(&name))
                 || text.starts_with("CONNMARK --save-mark")
+                // Which of two tables of connections it is kept in.
+                || text.starts_with("CT --zone")
+                || text.starts_with("ct zone set ")
         }
         _ => false,
     }
@@ -521,7 +654,10 @@ fn only_watches(target: &Target) -> bool {
 
 /// What `MARK --set-xmark VALUE/MASK` makes of a mark.
 fn new_mark(target: &str, mark: u32) -> Option<u32> {
-    let text = target.strip_prefix("MARK --set-xmark ")?;
+    marked(target.strip_prefix("MARK --set-xmark ")?, mark)
+}
+
+fn marked(text: &str, mark: u32) -> Option<u32> {
     let (value, mask) = text.split_once('/').unwrap_or((text, "0xffffffff"));
     let number = |text: &str| u32::from_str_radix(text.strip_prefix("0x")?, 16).ok();
     Some((mark & !number(mask)?) ^ number(value)?)

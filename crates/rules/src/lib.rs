@@ -9,8 +9,10 @@
 pub mod asked;
 pub mod config;
 pub mod diff;
+pub mod dumps;
 pub mod evaluate;
 pub mod flags;
+pub mod installed;
 pub mod intent;
 pub mod nft;
 pub mod parse;
@@ -20,6 +22,7 @@ pub mod ruleset;
 
 pub use evaluate::{Fate, Origin, Packet, State, Step, Verdict, evaluate};
 pub use flags::Flags;
+pub use installed::Installed;
 pub use intent::{Intent, Proxy, Selection, SocketMark};
 pub use parse::parse;
 pub use plan::{Facts, Family, Mistake, Plan, plan};

@@ -5,11 +5,13 @@
 //! One table of the family `inet` holds both families: a rule that both have alike is written once. Where
 //! the kernel has no NAT in `inet` (before 5.2), or one family alone is captured, each has a table.
 
+mod listing;
 mod parse;
 mod print;
 
 use std::fmt;
 
+pub use self::listing::listing;
 pub use self::parse::parse;
 pub use self::print::transaction;
 use crate::plan::{Family, Plan};

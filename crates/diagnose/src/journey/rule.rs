@@ -62,7 +62,7 @@ fn explain(
     let rule = match verdict.decided_by() {
         Some(step) => format!(
             "{} {} {} ({})",
-            step.table.as_str(),
+            step.table,
             step.chain,
             step.number,
             step.purpose()

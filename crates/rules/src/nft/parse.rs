@@ -1,8 +1,9 @@
 //! What `nft list table` prints, as rule sets. A statement that is not known is kept as text, and the rule
 //! then differs from any that is wanted; nothing is ever dropped.
 
-mod rule;
-mod words;
+mod foreign;
+pub(super) mod rule;
+pub(super) mod words;
 
 use self::rule::{Found, rule};
 use self::words::{Word, lines};
@@ -45,7 +46,7 @@ pub fn parse(text: &str) -> Vec<Ruleset> {
             // Outside a chain: what a named set holds, or a flag of the table.
             _ => {
                 if let Some(chain) = &mut open {
-                    chain.rules.push(rule(&line, chain.table));
+                    chain.rules.push(rule(&line, Some(chain.table)));
                 }
             }
         }

@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 use rules::plan::Facts;
-use rules::ruleset::{Chain, Ruleset, TableName};
+use rules::ruleset::{Chain, Ruleset};
 use rules::{Family, Fate, Packet, asked, evaluate, nft, parse, plan, render};
 
 use self::packets::{packets, picked_up};
@@ -82,7 +82,7 @@ proptest! {
 
 /// A rule without which every packet fares the same.
 fn idle_rule(ruleset: &Ruleset) -> Option<String> {
-    type Place = (TableName, String, usize);
+    type Place = (String, String, usize);
     let mut through: HashMap<Place, Vec<(Packet, Fate)>> = HashMap::new();
     for packet in packets().into_iter().chain(picked_up()) {
         if Family::of(packet.destination) != ruleset.family {
@@ -90,7 +90,7 @@ fn idle_rule(ruleset: &Ruleset) -> Option<String> {
         }
         let verdict = evaluate(ruleset, &packet);
         for step in &verdict.path {
-            let place = (step.table, step.chain.clone(), step.number);
+            let place = (step.table.clone(), step.chain.clone(), step.number);
             through
                 .entry(place)
                 .or_default()
@@ -103,7 +103,7 @@ fn idle_rule(ruleset: &Ruleset) -> Option<String> {
             for (r, rule) in chain.rules.iter().enumerate() {
                 let mut without = ruleset.clone();
                 without.tables[t].chains[c].rules.remove(r);
-                let asked = through.get(&(table.name, chain.name.clone(), r + 1));
+                let asked = through.get(&(table.name.as_str().to_owned(), chain.name.clone(), r + 1));
                 let matters = |(packet, fate): &(Packet, Fate)| evaluate(&without, packet).fate != *fate;
                 if !asked.is_some_and(|packets| packets.iter().any(matters)) {
                     return Some(format!("{} {}{rule}", table.name.as_str(), chain.name));

@@ -11,13 +11,14 @@ use crate::render::{PORT_UNREACHABLE, ids, port_set, rank};
 use crate::ruleset::{Addresses, IpProtocol, Match, Rule, TableName, Target, Test};
 
 /// A rule, and the family that it is for, where that is one of two.
-pub(super) struct Found {
-    pub(super) family: Option<Family>,
-    pub(super) rule: Rule,
+pub(in crate::nft) struct Found {
+    pub(in crate::nft) family: Option<Family>,
+    pub(in crate::nft) rule: Rule,
 }
 
-/// Reads it statement by statement; from the first one that is not known the rest is kept as it stands.
-pub(super) fn rule(words: &[Word], table: TableName) -> Found {
+/// Reads it statement by statement; from the first one that is not known the rest is kept as it stands. `table` is
+/// what the chain stands in for, in a table of ours.
+pub(in crate::nft) fn rule(words: &[Word], table: Option<TableName>) -> Found {
     let mut reader = Reader {
         table,
         family: None,
@@ -53,11 +54,11 @@ pub(super) fn rule(words: &[Word], table: TableName) -> Found {
     }
 }
 
-struct Reader {
-    table: TableName,
+pub(super) struct Reader {
+    table: Option<TableName>,
     family: Option<Family>,
-    matches: Vec<Match>,
-    target: Target,
+    pub(super) matches: Vec<Match>,
+    pub(super) target: Target,
 }
 
 impl Reader {
@@ -114,11 +115,11 @@ impl Reader {
                 key @ ("saddr" | "daddr" | "sport" | "dport" | "state" | "mark"),
                 ..,
             ] => self.value(2, key, header, words),
-            _ => self.verdict(&raw),
+            _ => self.verdict(&raw).or_else(|| self.foreign(words)),
         }
     }
 
-    fn only(&mut self, family: Family) -> Option<()> {
+    pub(super) fn only(&mut self, family: Family) -> Option<()> {
         if self.family.is_some_and(|known| known != family) {
             return None;
         }
@@ -126,7 +127,7 @@ impl Reader {
         Some(())
     }
 
-    fn add(&mut self, negated: bool, test: Test) {
+    pub(super) fn add(&mut self, negated: bool, test: Test) {
         self.matches.push(Match { negated, test });
     }
 
@@ -259,7 +260,7 @@ impl Reader {
     }
 
     fn chain(&self, name: &str) -> String {
-        let own = name.strip_prefix(self.table.as_str());
+        let own = self.table.and_then(|table| name.strip_prefix(table.as_str()));
         own.and_then(|rest| rest.strip_prefix('-'))
             .unwrap_or(name)
             .to_owned()
@@ -316,7 +317,7 @@ fn id_ranges(values: &[&str]) -> Option<Vec<(u32, u32)>> {
     ranges.collect()
 }
 
-fn protocol(text: &str) -> Option<IpProtocol> {
+pub(super) fn protocol(text: &str) -> Option<IpProtocol> {
     crate::parse::protocol(match text {
         "icmpv6" => "ipv6-icmp",
         text => text,
@@ -330,7 +331,7 @@ fn number(text: &str) -> Option<u32> {
     }
 }
 
-fn device(name: &str) -> String {
+pub(super) fn device(name: &str) -> String {
     match name.strip_suffix('*') {
         Some(start) => format!("{start}+"),
         None => name.to_owned(),

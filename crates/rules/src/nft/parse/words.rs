@@ -2,24 +2,24 @@
 
 /// One word, or a piece of punctuation.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Word {
+pub(in crate::nft) struct Word {
     text: String,
     quoted: bool,
 }
 
 impl Word {
     /// Without its quotes.
-    pub(super) fn text(&self) -> &str {
+    pub(in crate::nft) fn text(&self) -> &str {
         &self.text
     }
 
     /// What stands there for a bare word; a quoted one is never a keyword.
-    pub(super) fn raw(&self) -> &str {
+    pub(in crate::nft) fn raw(&self) -> &str {
         if self.quoted { "\"" } else { &self.text }
     }
 
     /// As it was written.
-    pub(super) fn written(&self) -> String {
+    pub(in crate::nft) fn written(&self) -> String {
         if self.quoted {
             format!("\"{}\"", self.text)
         } else {
@@ -29,7 +29,7 @@ impl Word {
 }
 
 /// A set within a chain may go on over several lines of the text: it is one line here.
-pub(super) fn lines(text: &str) -> Vec<Vec<Word>> {
+pub(in crate::nft) fn lines(text: &str) -> Vec<Vec<Word>> {
     let mut lines = vec![];
     let mut line: Vec<Word> = vec![];
     let mut depth = 0_usize;

@@ -1,0 +1,243 @@
+//! All that the packet filter of a namespace holds, whoever wrote it and by whichever back-end, with counters, in
+//! the order in which the kernel asks it. Made from dumps ([`crate::dumps`]); evaluated for a packet.
+
+use std::fmt;
+
+use crate::evaluate::{At, Fate, Hooked, Packet, Verdict, follow};
+use crate::plan::Family;
+use crate::ruleset::{Chain, Rule, TableName};
+
+/// Every table of every back-end.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Installed {
+    /// A table of both families is there twice.
+    pub tables: Vec<HeldTable>,
+}
+
+/// One table, as one family of packets sees it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HeldTable {
+    /// By what it is shown, and so was written.
+    pub by: Writer,
+    /// Which packets see it.
+    pub family: Family,
+    /// As that shows it: `nat`; for nftables with the table's own family, `inet weir`.
+    pub name: String,
+    /// Its chains. One that the kernel asks is built in.
+    pub chains: Vec<Chain>,
+    /// For each chain, when the kernel asks it; none where it is only jumped to.
+    pub bases: Vec<Option<Base>>,
+    /// For each chain and rule, what a dump says beyond the rule itself.
+    pub notes: Vec<Vec<Note>>,
+}
+
+/// What a dump says of a rule.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Note {
+    /// The rule in the language of its back-end, without its counter.
+    pub text: String,
+    /// What it has counted, where it counts.
+    pub counter: Option<Counter>,
+}
+
+/// Packets that a rule fitted. NAT sees the first one of a connection alone.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counter {
+    /// How many.
+    pub packets: u64,
+    /// Of how many bytes in all.
+    pub bytes: u64,
+}
+
+/// What shows a table.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Writer {
+    /// `iptables-legacy`, or its IPv6 twin.
+    IptablesLegacy,
+    /// `iptables-nft`, or its IPv6 twin.
+    IptablesNft,
+    /// One of the two: a dump does not always say which.
+    Iptables,
+    /// `nft`.
+    Nft,
+}
+
+impl Writer {
+    /// The program: `ip6tables-legacy`.
+    #[must_use]
+    pub fn program(self, family: Family) -> &'static str {
+        match (self, family) {
+            (Self::IptablesLegacy, Family::V4) => "iptables-legacy",
+            (Self::IptablesLegacy, Family::V6) => "ip6tables-legacy",
+            (Self::IptablesNft, Family::V4) => "iptables-nft",
+            (Self::IptablesNft, Family::V6) => "ip6tables-nft",
+            (Self::Iptables, Family::V4) => "iptables",
+            (Self::Iptables, Family::V6) => "ip6tables",
+            (Self::Nft, _) => "nft",
+        }
+    }
+}
+
+/// Where on a packet's way a chain is asked.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum HookPoint {
+    /// As it arrives.
+    Prerouting,
+    /// Before it is delivered here.
+    Input,
+    /// On its way through.
+    Forward,
+    /// As it is made here.
+    Output,
+    /// As it leaves.
+    Postrouting,
+}
+
+impl HookPoint {
+    /// Every one, as nftables calls it.
+    pub const ALL: [(&'static str, Self); 5] = [
+        ("prerouting", Self::Prerouting),
+        ("input", Self::Input),
+        ("forward", Self::Forward),
+        ("output", Self::Output),
+        ("postrouting", Self::Postrouting),
+    ];
+}
+
+/// When a chain is asked: of those at one point the one of the lowest priority first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Base {
+    /// Where.
+    pub point: HookPoint,
+    /// In which turn.
+    pub priority: i32,
+    /// Whether only the first packet of a connection comes to it.
+    pub is_nat: bool,
+}
+
+/// When iptables has its built-in chains asked (`linux/netfilter_ipv4.h`); none for any other chain.
+#[must_use]
+pub fn base_of(table: TableName, chain: &str) -> Option<Base> {
+    let (_, point) = HookPoint::ALL
+        .into_iter()
+        .find(|(name, _)| name.eq_ignore_ascii_case(chain) && chain.chars().all(char::is_uppercase))?;
+    let is_source = matches!(point, HookPoint::Input | HookPoint::Postrouting);
+    let priority = match table {
+        TableName::Raw => -300,
+        TableName::Mangle => -150,
+        TableName::Nat if is_source => 100,
+        TableName::Nat => -100,
+        TableName::Filter => 0,
+        TableName::Security => 50,
+    };
+    Some(Base {
+        point,
+        priority,
+        is_nat: table == TableName::Nat,
+    })
+}
+
+impl Installed {
+    /// Whether there is any rule, or policy that drops, for packets of that family.
+    #[must_use]
+    pub fn has_rules(&self, family: Family) -> bool {
+        self.of(family).any(|table| table.chains.iter().any(has_effect))
+    }
+
+    /// The tables that packets of that family see.
+    pub fn of(&self, family: Family) -> impl Iterator<Item = &HeldTable> {
+        self.tables.iter().filter(move |table| table.family == family)
+    }
+
+    /// The rule at a place.
+    #[must_use]
+    pub fn rule(&self, at: At) -> Option<&Rule> {
+        self.tables
+            .get(at.table)?
+            .chains
+            .get(at.chain)?
+            .rules
+            .get(at.rule)
+    }
+
+    /// What the dump says of the rule at a place.
+    #[must_use]
+    pub fn note(&self, at: At) -> Option<&Note> {
+        self.tables.get(at.table)?.notes.get(at.chain)?.get(at.rule)
+    }
+
+    /// Follows a packet through the tables of its family in the order in which the kernel asks them.
+    ///
+    /// Of two chains at one point and of one priority, the kernel asks the one first that was made last, and does
+    /// not tell which that is. Where it matters the answer is [`Fate::Unknown`].
+    #[must_use]
+    pub fn evaluate(&self, packet: &Packet) -> Verdict {
+        let mut hooked = self.hooked(Family::of(packet.destination));
+        let one = follow(self.hooked(Family::of(packet.destination)), packet);
+        hooked.reverse();
+        let other = follow(hooked, packet);
+        if one.fate == other.fate {
+            return one;
+        }
+        // The rule that is named is the one that the other order does not come to.
+        Verdict {
+            fate: Fate::Unknown,
+            ..one
+        }
+    }
+
+    fn hooked(&self, family: Family) -> Vec<Hooked<'_>> {
+        let mine = |(_, table): &(usize, &HeldTable)| table.family == family;
+        let tables = self.tables.iter().enumerate().filter(mine);
+        let hooked = tables.flat_map(|(number, table)| {
+            let bases = table.bases.iter().enumerate();
+            bases.filter_map(move |(chain, base)| {
+                Some(Hooked {
+                    base: (*base)?,
+                    table: (number, table.name.as_str()),
+                    chain,
+                    chains: &table.chains,
+                })
+            })
+        });
+        hooked.collect()
+    }
+
+    /// Pairs of tables that have a chain at one point and of one priority, both with rules: which of them is asked
+    /// first depends on which was made last.
+    #[must_use]
+    pub fn ties(&self, family: Family) -> Vec<(&HeldTable, &HeldTable)> {
+        let mut ties = vec![];
+        let mine: Vec<_> = self.of(family).collect();
+        for (index, one) in mine.iter().enumerate() {
+            for other in &mine[index + 1..] {
+                if one
+                    .bases_with_rules()
+                    .any(|base| other.bases_with_rules().any(|its| its == base))
+                {
+                    ties.push((*one, *other));
+                }
+            }
+        }
+        ties
+    }
+}
+
+impl HeldTable {
+    fn bases_with_rules(&self) -> impl Iterator<Item = Base> {
+        let chains = self.chains.iter().zip(&self.bases);
+        chains.filter_map(|(chain, base)| base.filter(|_| has_effect(chain)))
+    }
+}
+
+fn has_effect(chain: &Chain) -> bool {
+    use crate::ruleset::{ChainKind, Policy};
+    !chain.rules.is_empty() || chain.kind == ChainKind::Builtin(Policy::Drop)
+}
+
+/// `iptables-legacy nat`, `nft inet weir`.
+impl fmt::Display for HeldTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.by.program(self.family), self.name)
+    }
+}
