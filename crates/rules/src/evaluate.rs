@@ -4,8 +4,10 @@
 //! It knows what [`Test`] and [`Target`] name, and answers [`Fate::Unknown`] where a rule that could
 //! decide is beyond that: never a guess.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
 
 use crate::installed::{Base, HookPoint, base_of};
 use crate::ruleset::{
@@ -102,7 +104,7 @@ pub struct Verdict {
     pub path: Vec<Step>,
     /// Which of the path decided; none where the packet passed every chain to its end.
     pub(crate) decided: Option<usize>,
-    /// Every rule that was asked, in order.
+    /// Every rule that was asked, in order, where [`crate::Installed::evaluate`] was.
     pub asked: Vec<Asked>,
 }
 
@@ -192,7 +194,7 @@ pub enum Fate {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Step {
     /// Its table: `nat`; one of nftables with its family, `inet weir`.
-    pub table: String,
+    pub table: Cow<'static, str>,
     /// Its chain.
     pub chain: String,
     /// Its number there, from 1, as `iptables -L --line-numbers` counts.
@@ -231,28 +233,34 @@ impl Verdict {
 #[must_use]
 pub fn evaluate(ruleset: &Ruleset, packet: &Packet) -> Verdict {
     let tables = ruleset.tables.iter().enumerate();
-    let hooked = tables.flat_map(|(number, table)| {
-        let chains = table.chains.iter().enumerate();
-        chains.filter_map(move |(chain, hook)| {
-            Some(Hooked {
-                base: base_of(table.name, &hook.name)?,
-                table: (number, table.name.as_str()),
+    let mut hooked = vec![];
+    for (number, table) in tables {
+        for (chain, hook) in table.chains.iter().enumerate() {
+            let base = match hook.kind {
+                ChainKind::Builtin(_) => base_of(table.name, &hook.name),
+                ChainKind::User => None,
+            };
+            hooked.extend(base.map(|base| Hooked {
+                base,
+                table: (number, Cow::Borrowed(table.name.as_str())),
                 chain,
                 chains: &table.chains,
-            })
-        })
-    });
-    follow(hooked.collect(), packet)
+            }));
+        }
+    }
+    follow(hooked, packet, Telling::Path)
 }
 
 /// The same through any chains that the kernel asks; those of one hook and priority in the order given.
-pub(crate) fn follow(mut hooked: Vec<Hooked<'_>>, packet: &Packet) -> Verdict {
+pub(crate) fn follow(mut hooked: Vec<Hooked<'_>>, packet: &Packet, telling: Telling) -> Verdict {
     hooked.sort_by_key(|hooked| hooked.base.priority);
     let mut walk = Walk {
-        hooked,
+        hooked: hooked.into(),
         view: View::of(packet),
         path: vec![],
+        telling,
         asked: vec![],
+        count: 0,
         decided: None,
         depth: 0,
         redirected: None,
@@ -269,12 +277,21 @@ pub(crate) fn follow(mut hooked: Vec<Hooked<'_>>, packet: &Packet) -> Verdict {
     }
 }
 
+/// What is to be told of a packet's way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Telling {
+    /// The rules that fitted.
+    Path,
+    /// All that were asked, too.
+    All,
+}
+
 /// A chain that the kernel asks, and those that it may jump to.
 pub(crate) struct Hooked<'a> {
     /// When it is asked.
     pub(crate) base: Base,
     /// Its table: the number and the name.
-    pub(crate) table: (usize, &'a str),
+    pub(crate) table: (usize, Cow<'static, str>),
     /// Which chain of its table it is.
     pub(crate) chain: usize,
     /// All of its table.
@@ -332,10 +349,13 @@ impl View {
 
 struct Walk<'a> {
     /// In the order of their priorities.
-    hooked: Vec<Hooked<'a>>,
+    hooked: Rc<[Hooked<'a>]>,
     view: View,
     path: Vec<Step>,
+    telling: Telling,
     asked: Vec<Asked>,
+    /// How many rules were asked.
+    count: usize,
     decided: Option<usize>,
     /// How many chains have been entered by jumps and not been left.
     depth: usize,
@@ -399,13 +419,11 @@ impl Walk<'_> {
     }
 
     fn hook(&mut self, point: HookPoint, nat: Nat) -> Result<(), Fate> {
-        let hooked = std::mem::take(&mut self.hooked);
-        let here = hooked.iter().filter(|hooked| hooked.base.point == point);
-        let end = here
-            .map(|hooked| self.base_chain(hooked, nat))
-            .find(Result::is_err);
-        self.hooked = hooked;
-        end.unwrap_or(Ok(()))
+        let hooked = Rc::clone(&self.hooked);
+        for hooked in hooked.iter().filter(|hooked| hooked.base.point == point) {
+            self.base_chain(hooked, nat)?;
+        }
+        Ok(())
     }
 
     fn base_chain(&mut self, hooked: &Hooked<'_>, nat: Nat) -> Result<(), Fate> {
@@ -426,7 +444,7 @@ impl Walk<'_> {
 
     fn chain(&mut self, hooked: &Hooked<'_>, number: usize) -> End {
         // The kernel takes no rules that are as deep as this, or run in a circle; a file may hold anything.
-        if self.depth >= DEEPEST || self.asked.len() >= MOST_ASKED {
+        if self.depth >= DEEPEST || self.count >= MOST_ASKED {
             return self.decide(End::Final(Fate::Unknown));
         }
         self.depth += 1;
@@ -448,7 +466,7 @@ impl Walk<'_> {
                 continue;
             }
             self.path.push(Step {
-                table: hooked.table.1.to_owned(),
+                table: hooked.table.1.clone(),
                 chain: chain.name.clone(),
                 number: index + 1,
                 rule: rule.clone(),
@@ -545,9 +563,11 @@ impl Walk<'_> {
 
     /// Whether the rule fits; notes what stands against it.
     fn ask(&mut self, rule: &Rule, at: At) -> Fit {
+        self.count += 1;
         let (mut failed, mut unknown) = (Tests::default(), Tests::default());
         for (number, found) in rule.matches.iter().enumerate() {
             match self.match_fits(found) {
+                Fit::No if self.telling == Telling::Path => return Fit::No,
                 Fit::No => failed.add(number),
                 Fit::Unknown => unknown.add(number),
                 Fit::Yes => {}
@@ -558,6 +578,9 @@ impl Walk<'_> {
             (true, false) => Fit::Unknown,
             (true, true) => Fit::Yes,
         };
+        if self.telling == Telling::Path {
+            return fit;
+        }
         self.asked.push(Asked {
             at,
             failed,

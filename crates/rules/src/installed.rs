@@ -1,9 +1,10 @@
 //! All that the packet filter of a namespace holds, whoever wrote it and by whichever back-end, with counters, in
 //! the order in which the kernel asks it. Made from dumps ([`crate::dumps`]); evaluated for a packet.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use crate::evaluate::{At, Fate, Hooked, Packet, Verdict, follow};
+use crate::evaluate::{At, Fate, Hooked, Packet, Telling, Verdict, follow};
 use crate::plan::Family;
 use crate::ruleset::{Chain, Rule, TableName};
 
@@ -118,9 +119,14 @@ pub struct Base {
 /// When iptables has its built-in chains asked (`linux/netfilter_ipv4.h`); none for any other chain.
 #[must_use]
 pub fn base_of(table: TableName, chain: &str) -> Option<Base> {
-    let (_, point) = HookPoint::ALL
-        .into_iter()
-        .find(|(name, _)| name.eq_ignore_ascii_case(chain) && chain.chars().all(char::is_uppercase))?;
+    let point = match chain {
+        "PREROUTING" => HookPoint::Prerouting,
+        "INPUT" => HookPoint::Input,
+        "FORWARD" => HookPoint::Forward,
+        "OUTPUT" => HookPoint::Output,
+        "POSTROUTING" => HookPoint::Postrouting,
+        _ => return None,
+    };
     let is_source = matches!(point, HookPoint::Input | HookPoint::Postrouting);
     let priority = match table {
         TableName::Raw => -300,
@@ -173,9 +179,9 @@ impl Installed {
     #[must_use]
     pub fn evaluate(&self, packet: &Packet) -> Verdict {
         let mut hooked = self.hooked(Family::of(packet.destination));
-        let one = follow(self.hooked(Family::of(packet.destination)), packet);
+        let one = follow(self.hooked(Family::of(packet.destination)), packet, Telling::All);
         hooked.reverse();
-        let other = follow(hooked, packet);
+        let other = follow(hooked, packet, Telling::Path);
         if one.fate == other.fate {
             return one;
         }
@@ -194,7 +200,7 @@ impl Installed {
             bases.filter_map(move |(chain, base)| {
                 Some(Hooked {
                     base: (*base)?,
-                    table: (number, table.name.as_str()),
+                    table: (number, Cow::Owned(table.name.clone())),
                     chain,
                     chains: &table.chains,
                 })

@@ -82,7 +82,7 @@ proptest! {
 
 /// A rule without which every packet fares the same.
 fn idle_rule(ruleset: &Ruleset) -> Option<String> {
-    type Place = (String, String, usize);
+    type Place = (&'static str, String, usize);
     let mut through: HashMap<Place, Vec<(Packet, Fate)>> = HashMap::new();
     for packet in packets().into_iter().chain(picked_up()) {
         if Family::of(packet.destination) != ruleset.family {
@@ -90,7 +90,8 @@ fn idle_rule(ruleset: &Ruleset) -> Option<String> {
         }
         let verdict = evaluate(ruleset, &packet);
         for step in &verdict.path {
-            let place = (step.table.clone(), step.chain.clone(), step.number);
+            let table = &ruleset.tables[step.at.table];
+            let place = (table.name.as_str(), step.chain.clone(), step.number);
             through
                 .entry(place)
                 .or_default()
@@ -103,7 +104,7 @@ fn idle_rule(ruleset: &Ruleset) -> Option<String> {
             for (r, rule) in chain.rules.iter().enumerate() {
                 let mut without = ruleset.clone();
                 without.tables[t].chains[c].rules.remove(r);
-                let asked = through.get(&(table.name.as_str().to_owned(), chain.name.clone(), r + 1));
+                let asked = through.get(&(table.name.as_str(), chain.name.clone(), r + 1));
                 let matters = |(packet, fate): &(Packet, Fate)| evaluate(&without, packet).fate != *fate;
                 if !asked.is_some_and(|packets| packets.iter().any(matters)) {
                     return Some(format!("{} {}{rule}", table.name.as_str(), chain.name));
