@@ -677,10 +677,7 @@ fn only_watches(target: &Target) -> bool {
 
 /// What `MARK --set-xmark VALUE/MASK` makes of a mark.
 fn new_mark(target: &str, mark: u32) -> Option<u32> {
-    marked(target.strip_prefix("MARK --set-xmark ")?, mark)
-}
-
-fn marked(text: &str, mark: u32) -> Option<u32> {
+    let text = target.strip_prefix("MARK --set-xmark ")?;
     let (value, mask) = text.split_once('/').unwrap_or((text, "0xffffffff"));
     let number = |text: &str| u32::from_str_radix(text.strip_prefix("0x")?, 16).ok();
     Some((mark & !number(mask)?) ^ number(value)?)
