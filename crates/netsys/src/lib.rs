@@ -9,6 +9,7 @@ pub mod links;
 pub mod listeners;
 pub mod netlink;
 pub mod netns;
+pub mod passthrough;
 pub mod pipe;
 pub mod routes;
 pub mod rules;

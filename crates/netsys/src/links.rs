@@ -1,12 +1,10 @@
-//! What a network namespace is like: its devices, whether it speaks IPv6, and the address `::6` on its
-//! loopback device. Everything acts on the namespace of the calling thread.
+//! What a network namespace is like: its devices, and whether it speaks IPv6. Everything acts on the namespace of the calling thread.
 
 use std::{fs, io};
 
-use model::ports::PASSTHROUGH_V6;
 use rustix::net::{AddressFamily, SocketType, netdevice};
 
-use crate::netlink::{self, Changes, LIST_ADDRESSES, LIST_LINKS, LinkIndex, attributes};
+use crate::netlink::{self, LIST_LINKS, attributes};
 
 /// A network device.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -120,53 +118,10 @@ pub fn ipv6_is_on() -> io::Result<bool> {
     Ok(false)
 }
 
-/// Whether `::6` is on loopback.
-///
-/// # Errors
-/// Where netlink is refused.
-pub fn has_passthrough_v6() -> io::Result<bool> {
-    const FIXED: usize = 8;
-    const ADDRESS: u16 = 1;
-    let wanted = PASSTHROUGH_V6.octets();
-    Ok(netlink::list(LIST_ADDRESSES)?.iter().any(|body| {
-        let index = body
-            .get(4..8)
-            .map(|bytes| bytes == LinkIndex::LOOPBACK.0.to_ne_bytes());
-        index == Some(true)
-            && attributes(&body[FIXED..]).any(|(attribute, value)| attribute == ADDRESS && value == wanted)
-    }))
-}
-
-/// Puts `::6/128` on loopback, without which the proxy could not use it as a source.
-///
-/// # Errors
-/// Without `CAP_NET_ADMIN`, or where loopback does not speak IPv6.
-pub fn add_passthrough_v6() -> Result<(), netlink::Error> {
-    let mut changes = Changes::new();
-    changes.address(LinkIndex::LOOPBACK, PASSTHROUGH_V6.into());
-    tolerate(changes.commit(), libc::EEXIST)
-}
-
-/// Takes `::6` from loopback; it need not be there.
-///
-/// # Errors
-/// Without `CAP_NET_ADMIN`.
-pub fn remove_passthrough_v6() -> Result<(), netlink::Error> {
-    let mut changes = Changes::new();
-    changes.remove_address(LinkIndex::LOOPBACK, PASSTHROUGH_V6.into());
-    tolerate(changes.commit(), libc::EADDRNOTAVAIL)
-}
-
-fn tolerate(result: Result<(), netlink::Error>, errno: i32) -> Result<(), netlink::Error> {
-    match result {
-        Err(netlink::Error::Refused { source, .. }) if source.raw_os_error() == Some(errno) => Ok(()),
-        result => result,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netlink::{Changes, LinkIndex};
     use crate::netns::Netns;
 
     #[test]
@@ -194,23 +149,6 @@ mod tests {
         assert_eq!(links.len(), 3);
         assert!(links.iter().all(|link| !link.is_physical()), "{links:?}");
         assert_eq!(links[1].kind.as_deref(), Some("veth"));
-    }
-
-    #[test]
-    fn the_passthrough_address_comes_and_goes_and_may_be_asked_for_twice() {
-        Netns::create()
-            .unwrap()
-            .run(|| {
-                assert!(!has_passthrough_v6().unwrap());
-                add_passthrough_v6().unwrap();
-                add_passthrough_v6().unwrap();
-                assert!(has_passthrough_v6().unwrap());
-                std::net::TcpListener::bind("[::6]:0").unwrap();
-                remove_passthrough_v6().unwrap();
-                remove_passthrough_v6().unwrap();
-                assert!(!has_passthrough_v6().unwrap());
-            })
-            .unwrap();
     }
 
     #[test]

@@ -71,8 +71,8 @@ mod tests {
     use socket2::{Domain, Socket, Type};
 
     use super::*;
-    use crate::links::add_passthrough_v6;
     use crate::netns::Netns;
+    use crate::passthrough;
 
     #[test]
     fn exactly_what_a_connection_to_loopback_would_find() {
@@ -88,7 +88,7 @@ mod tests {
             .unwrap()
             .run(|| {
                 assert_eq!(on_loopback().unwrap(), []);
-                add_passthrough_v6().unwrap();
+                passthrough::add().unwrap();
                 let bound = ["127.0.0.1:1", "127.0.0.53:2", "0.0.0.0:3", "[::1]:4", "[::6]:5"];
                 let held = bound.map(|address| TcpListener::bind(address).unwrap());
                 let more = [listen_v6(6, true), listen_v6(7, false)];

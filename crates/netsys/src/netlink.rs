@@ -175,7 +175,17 @@ impl Changes {
 
     /// Gives a link an address of its own (/32 or /128), usable at once (no duplicate address detection).
     pub fn address(&mut self, link: LinkIndex, address: IpAddr) -> &mut Self {
+        self.new_address(link, address, None)
+    }
+
+    /// The same; the kernel keeps the metric of its route with it (Linux 4.18 and later).
+    pub fn address_with_metric(&mut self, link: LinkIndex, address: IpAddr, metric: u32) -> &mut Self {
+        self.new_address(link, address, Some(metric))
+    }
+
+    fn new_address(&mut self, link: LinkIndex, address: IpAddr, metric: Option<u32>) -> &mut Self {
         const LOCAL: u16 = 2;
+        const ROUTE_METRIC: u16 = 9;
         const ADDRESS: u16 = 1;
         const NO_DUPLICATE_DETECTION: u8 = 2;
         let what = format!("add address {address}");
@@ -184,6 +194,9 @@ impl Changes {
             bytes.extend(link.0.to_ne_bytes());
             attribute(bytes, LOCAL, &octets(address));
             attribute(bytes, ADDRESS, &octets(address));
+            if let Some(metric) = metric {
+                attribute(bytes, ROUTE_METRIC, &metric.to_ne_bytes());
+            }
         })
     }
 

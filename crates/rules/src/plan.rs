@@ -12,7 +12,6 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-pub use self::clauses::PASSTHROUGH_V6_OURS;
 pub use self::prune::of_family;
 use crate::asked;
 use crate::intent::{Dns, Families, Inbound, Intent, Place, Proxy, Selection, SocketMark, Tproxy, Uncarried};
@@ -56,8 +55,6 @@ pub struct Facts {
     pub ipv6: Stack,
     /// Devices that are a machine's own: `eth0`, `wlan0`.
     pub physical_devices: Vec<String>,
-    /// The source address `::6`.
-    pub passthrough_v6: PassthroughV6,
 }
 
 impl Facts {
@@ -72,7 +69,6 @@ impl Facts {
             ipv4: stack(Family::V4),
             ipv6: stack(Family::V6),
             physical_devices: vec![],
-            passthrough_v6: PassthroughV6::Absent,
         }
     }
 }
@@ -86,17 +82,6 @@ pub enum Stack {
     On,
     /// In use, but it cannot be captured, for this reason.
     Uncapturable(String),
-}
-
-/// Whether `::6`, the source of the proxy's own calls to its application, is on `lo`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum PassthroughV6 {
-    /// No.
-    Absent,
-    /// Put there by an earlier run.
-    Ours,
-    /// It was there before Weir: to be left there.
-    Foreign,
 }
 
 /// What should hold in a namespace.
@@ -393,15 +378,10 @@ fn decide(intent: &Intent, facts: &Facts, families: Vec<Family>) -> Plan {
         return plan;
     }
     plan.outbound = match &intent.proxy {
-        Proxy::Inside(signs) => clauses::from_inside(signs, intent, facts.passthrough_v6),
-        Proxy::Outside { own, mark } => clauses::from_outside(
-            own,
-            *mark,
-            &intent.outbound,
-            &intent.inbound,
-            intent.dns,
-            facts.passthrough_v6,
-        ),
+        Proxy::Inside(signs) => clauses::from_inside(signs, intent),
+        Proxy::Outside { own, mark } => {
+            clauses::from_outside(own, *mark, &intent.outbound, &intent.inbound, intent.dns)
+        }
     };
     plan.inbound = clauses::inbound(intent);
     if intent.drop_invalid {

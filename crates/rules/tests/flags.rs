@@ -6,7 +6,7 @@
 )]
 
 use rules::intent::{Place, Signs};
-use rules::plan::{PassthroughV6, Stack};
+use rules::plan::Stack;
 use rules::{Facts, Family, Flags, Intent, Proxy, Selection, SocketMark, plan, render};
 
 fn text(value: &str) -> Option<String> {
@@ -239,24 +239,6 @@ fn a_family_is_captured_as_asked_and_one_left_open_is_noted() {
     assert_eq!(planned("ipv4", &[v4]), (vec![v4], false, 0));
     assert_eq!(planned("ipv4", &[v4, v6]), (vec![v4], false, 1));
     assert_eq!(planned("ipv6", &[v4, v6]), (vec![v6], true, 1));
-}
-
-#[test]
-fn who_put_the_passthrough_address_there_is_remembered_in_the_rules() {
-    let remembers = |passthrough_v6| {
-        let facts = Facts {
-            passthrough_v6,
-            ..Facts::fresh(&Family::ALL)
-        };
-        let rulesets = render(&plan(&sidecar(), &facts).unwrap());
-        rulesets
-            .iter()
-            .flat_map(rules::Ruleset::purposes)
-            .any(|purpose| purpose.contains("put on lo"))
-    };
-    assert!(remembers(PassthroughV6::Absent));
-    assert!(remembers(PassthroughV6::Ours));
-    assert!(!remembers(PassthroughV6::Foreign));
 }
 
 #[test]

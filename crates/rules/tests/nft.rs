@@ -48,7 +48,7 @@ table inet weir {
 		tcp flags & (fin | syn | rst | ack) != syn counter return comment "weir: opens no connection"
 		tcp dport { 22, 80-81 } counter return comment "weir: excluded port"
 		ip saddr 127.0.0.6 oifname "lo" counter return comment "weir: proxy to its application"
-		ip6 saddr ::6 oifname "lo" counter return comment "weir: proxy to its application, address put on lo by weir"
+		ip6 saddr ::6 oifname "lo" counter return comment "weir: proxy to its application"
 		ip daddr != 127.0.0.1 oifname "lo" tcp dport != 15008 meta skuid 1337-1338 counter redirect to :15006 comment "weir: proxy calls its own workload: inbound"
 		ip6 daddr != ::1 oifname "lo" tcp dport != 15008 meta skuid 1337-1338 counter redirect to :15006 comment "weir: proxy calls its own workload: inbound"
 		meta skuid 1337-1338 counter return comment "weir: made by the proxy"

@@ -2,7 +2,7 @@
 //! and either everything that a plan asks for holds at the end or everything is as it was.
 
 use rules::diff::changes;
-use rules::plan::{PASSTHROUGH_V6_OURS, PassthroughV6, PolicyRoute, Stack};
+use rules::plan::{PolicyRoute, Stack};
 use rules::{Facts, Family, Plan, Ruleset};
 
 use super::choice::{Choice, Held, choose};
@@ -10,6 +10,7 @@ use super::native::{self, Native};
 use super::program::{Backend, Programs};
 use super::{Error, Lock, apply, policy, table};
 use crate::links;
+use crate::passthrough::{self, Passthrough};
 
 /// The rules of the calling thread's namespace, under its lock.
 #[derive(Debug)]
@@ -19,6 +20,7 @@ pub struct Session {
     families: [Held; 2],
     native: Native,
     policy_routes: Vec<PolicyRoute>,
+    passthrough: Passthrough,
 }
 
 /// What of ours a namespace holds, or is to hold.
@@ -28,6 +30,8 @@ pub struct Own {
     pub rules: Vec<(Backend, Ruleset)>,
     /// What is routed by its mark.
     pub policy_routes: Vec<PolicyRoute>,
+    /// Whether `::6` is on loopback.
+    pub passthrough_v6: bool,
 }
 
 /// What a session did.
@@ -50,6 +54,7 @@ impl Session {
             forced,
             native: Native::read(&tables)?,
             policy_routes: policy::ours().map_err(Error::Facts)?,
+            passthrough: passthrough::find().map_err(Error::Facts)?,
             families: Family::ALL.map(|family| Held::read(family, &tables)),
         })
     }
@@ -70,7 +75,6 @@ impl Session {
             ipv4: stack(v4),
             ipv6: if ipv6_is_on { stack(v6) } else { Stack::Off },
             physical_devices,
-            passthrough_v6: self.passthrough_v6()?,
         })
     }
 
@@ -84,11 +88,12 @@ impl Session {
         choose(&wanted, &self.native, self.forced)
     }
 
-    /// Whether any rule of ours is there.
+    /// Whether anything of ours is there.
     #[must_use]
     pub fn has_rules(&self) -> bool {
         self.native.is_there()
             || !self.policy_routes.is_empty()
+            || self.passthrough == Passthrough::Ours
             || self.all().any(|(_, held)| !held.own().tables.is_empty())
     }
 
@@ -121,6 +126,7 @@ impl Session {
         Own {
             rules: rules.collect(),
             policy_routes: self.policy_routes.clone(),
+            passthrough_v6: self.passthrough == Passthrough::Ours,
         }
     }
 
@@ -152,8 +158,9 @@ impl Session {
         let wanted = Own {
             rules: targets.collect(),
             policy_routes: plan.policy_routes.clone(),
+            passthrough_v6: plan.passthrough_v6,
         };
-        self.converge(&wanted, plan.passthrough_v6)
+        self.converge(&wanted)
     }
 
     /// Removes everything of ours from every back-end.
@@ -161,7 +168,7 @@ impl Session {
     /// # Errors
     /// Where a program or the kernel refuses.
     pub fn remove(&self) -> Result<Done, Error> {
-        self.converge(&Own::default(), false)
+        self.converge(&Own::default())
     }
 
     /// Makes the namespace hold what [`Session::own`] told of an earlier one.
@@ -169,14 +176,14 @@ impl Session {
     /// # Errors
     /// Where a program or the kernel refuses.
     pub fn put_back(&self, own: &Own) -> Result<Done, Error> {
-        let had_address = own.rules.iter().any(|(_, ruleset)| remembers_address(ruleset));
-        self.converge(own, had_address)
+        self.converge(own)
     }
 
-    fn converge(&self, wanted: &Own, passthrough_v6: bool) -> Result<Done, Error> {
+    fn converge(&self, wanted: &Own) -> Result<Done, Error> {
         let Own {
             rules: targets,
             policy_routes,
+            passthrough_v6,
         } = wanted;
         let mut steps: Vec<_> = self
             .all()
@@ -187,7 +194,6 @@ impl Session {
         // New rules first, so that moving from one back-end to another leaves no gap.
         steps.sort_by_key(Step::only_removes);
 
-        let before = self.passthrough_v6()?;
         let mut taken = 0;
         // Routes before the rules that mark packets for them, and away after them.
         let result = policy::add(policy_routes).and_then(|routes_changed| {
@@ -195,7 +201,7 @@ impl Session {
                 taken += 1;
                 step.take()?;
             }
-            let address_changed = change_address(before, passthrough_v6)?;
+            let address_changed = change_address(self.passthrough, *passthrough_v6)?;
             Ok(policy::remove_others(policy_routes)? | address_changed | routes_changed)
         });
         match result {
@@ -249,42 +255,17 @@ impl Session {
         }
     }
 
-    fn passthrough_v6(&self) -> Result<PassthroughV6, Error> {
-        let native = self.native.held().iter();
-        if self
-            .all()
-            .map(|(_, held)| held)
-            .chain(native)
-            .any(remembers_address)
-        {
-            Ok(PassthroughV6::Ours)
-        } else if links::has_passthrough_v6().map_err(Error::Facts)? {
-            Ok(PassthroughV6::Foreign)
-        } else {
-            Ok(PassthroughV6::Absent)
-        }
-    }
-
     fn all(&self) -> impl Iterator<Item = (&Programs, &Ruleset)> {
         let backends = self.families.iter().flat_map(|held| &held.backends);
         backends.map(|(programs, ruleset)| (programs, ruleset))
     }
 }
 
-/// Whether the rules say that `::6` was put on loopback by us.
-fn remembers_address(ruleset: &Ruleset) -> bool {
-    ruleset.purposes().any(|purpose| purpose == PASSTHROUGH_V6_OURS)
-}
-
 /// Answers whether something was done. An address that others put there is left to them.
-fn change_address(before: PassthroughV6, wanted: bool) -> Result<bool, Error> {
-    if before == PassthroughV6::Foreign {
-        return Ok(false);
-    }
-    let there = links::has_passthrough_v6().map_err(Error::Facts)?;
-    match (there, wanted) {
-        (false, true) => links::add_passthrough_v6().map_err(Error::Address)?,
-        (true, false) => links::remove_passthrough_v6().map_err(Error::Address)?,
+fn change_address(before: Passthrough, wanted: bool) -> Result<bool, Error> {
+    match (before, wanted) {
+        (Passthrough::Absent, true) => passthrough::add().map_err(Error::Address)?,
+        (Passthrough::Ours, false) => passthrough::remove().map_err(Error::Address)?,
         _ => return Ok(false),
     }
     Ok(true)

@@ -150,6 +150,10 @@ fn address() -> io::Result<SocketAddr> {
 #[must_use]
 pub fn encode(own: &Own) -> String {
     let mut text = String::new();
+    if own.passthrough_v6 {
+        text.push_str(PASSTHROUGH);
+        text.push('\0');
+    }
     for PolicyRoute { family, mark, table } in &own.policy_routes {
         // Writing to a string cannot fail.
         let _ = write!(text, "{ROUTE} {family}\n{mark} {table}\0");
@@ -167,10 +171,16 @@ pub fn encode(own: &Own) -> String {
 
 /// What stands for a back-end where a part is no rules.
 const ROUTE: &str = "route";
+/// The part that says that `::6` was on loopback.
+const PASSTHROUGH: &str = "passthrough";
 
 fn decode(text: &str) -> Option<Own> {
     let mut own = Own::default();
     for part in text.split('\0').filter(|part| !part.is_empty()) {
+        if part == PASSTHROUGH {
+            own.passthrough_v6 = true;
+            continue;
+        }
         let (head, rules) = part.split_once('\n')?;
         let (backend, family) = head.split_once(' ')?;
         let family = Family::ALL
@@ -222,6 +232,7 @@ mod tests {
                     table: 133,
                 })
                 .to_vec(),
+            passthrough_v6: true,
         };
         assert_eq!(decode(&encode(&own)), Some(own));
         assert_eq!(decode(""), Some(Own::default()));

@@ -8,11 +8,11 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::ports;
 
 use super::prune::names;
-use super::{Action, Clause, Condition, Family, PassthroughV6, Sign};
+use super::{Action, Clause, Condition, Family, Sign};
 use crate::intent::{Dns, Inbound, InboundMode, Intent, Outbound, Selection, Signs, SocketMark};
 use crate::ruleset::{Addresses, IpProtocol};
 
-pub(super) fn from_inside(signs: &Signs, intent: &Intent, v6: PassthroughV6) -> Vec<Clause> {
+pub(super) fn from_inside(signs: &Signs, intent: &Intent) -> Vec<Clause> {
     let Intent {
         outbound,
         inbound,
@@ -38,7 +38,7 @@ pub(super) fn from_inside(signs: &Signs, intent: &Intent, v6: PassthroughV6) -> 
         });
     }
     if inbound.tproxy().is_none() {
-        clauses.extend(passthrough(v6));
+        clauses.extend(passthrough());
     }
     clauses.extend(own_traffic(&first, &loopback, inbound));
     if !loopback_wanted {
@@ -129,27 +129,14 @@ fn signs_in_order(signs: &Signs) -> (Vec<Sign>, Vec<Sign>) {
 }
 
 /// `127.0.0.6` and `::6`: the proxy's calls to its application, which must not come back to it.
-fn passthrough(v6: PassthroughV6) -> [Clause; 2] {
-    let clause = |address: IpAddr, purpose| Clause {
+fn passthrough() -> [Clause; 2] {
+    let addresses: [IpAddr; 2] = [ports::PASSTHROUGH_V4.into(), ports::PASSTHROUGH_V6.into()];
+    addresses.map(|address| Clause {
         when: vec![Condition::From(vec![address.into()]), Condition::OverLoopback],
         then: Action::Leave,
-        purpose,
-    };
-    [
-        clause(ports::PASSTHROUGH_V4.into(), PASSTHROUGH),
-        clause(
-            ports::PASSTHROUGH_V6.into(),
-            match v6 {
-                PassthroughV6::Absent | PassthroughV6::Ours => PASSTHROUGH_V6_OURS,
-                PassthroughV6::Foreign => PASSTHROUGH,
-            },
-        ),
-    ]
+        purpose: "proxy to its application",
+    })
 }
-
-const PASSTHROUGH: &str = "proxy to its application";
-/// The purpose that also remembers who put `::6` on `lo`, for the clean-up: no file has to.
-pub const PASSTHROUGH_V6_OURS: &str = "proxy to its application, address put on lo by weir";
 
 /// The proxy calling the workload's own address is an inbound connection; all else of its is left alone.
 fn own_traffic(signs: &[Sign], loopback: &[IpNet], inbound: &Inbound) -> Vec<Clause> {
@@ -241,12 +228,11 @@ pub(super) fn from_outside(
     outbound: &Outbound,
     inbound: &Inbound,
     dns: Dns,
-    v6: PassthroughV6,
 ) -> Vec<Clause> {
     let inside = loopback(outbound);
     let mut clauses = vec![];
     if let Some(mark) = mark {
-        clauses.extend(passthrough(v6));
+        clauses.extend(passthrough());
         clauses.extend(own_traffic(&[Sign::Mark(mark)], &inside, inbound));
     }
     if let Dns::All { to_port } = dns {

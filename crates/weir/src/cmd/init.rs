@@ -13,7 +13,7 @@ use std::{fs, io};
 use anyhow::{Context, Result, bail};
 use netsys::links;
 use netsys::rules::{Backend, Session};
-use rules::plan::{PassthroughV6, Stack};
+use rules::plan::Stack;
 use rules::ruleset::Ruleset;
 use rules::{Facts, Intent, Mistake, Plan};
 
@@ -98,7 +98,6 @@ fn assumed_facts() -> Result<Facts> {
             false => Stack::Off,
         },
         physical_devices: links::physical_devices()?,
-        passthrough_v6: PassthroughV6::Absent,
     })
 }
 

@@ -246,7 +246,7 @@ fn install(network: &Network, families: Families, lent: &[(IpNet, u16)], dumped:
         anyhow!(mistakes.join("; "))
     })?;
     if plan.passthrough_v6 {
-        netsys::links::add_passthrough_v6()?;
+        netsys::passthrough::add()?;
     }
     let programs = netsys::rules::install_fresh(&plan)?;
     let dumps = programs

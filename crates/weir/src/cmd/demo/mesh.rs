@@ -324,7 +324,7 @@ fn capture(stack: Stack) -> Result<Vec<Ruleset>> {
     let families = stack.families();
     let plan = rules::plan(&flags.intent().map_err(told)?, &Facts::fresh(families)).map_err(told)?;
     if plan.passthrough_v6 {
-        netsys::links::add_passthrough_v6()?;
+        netsys::passthrough::add()?;
     }
     let programs = netsys::rules::install_fresh(&plan)?;
     programs
