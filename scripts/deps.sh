@@ -10,7 +10,8 @@ build=(cc:gcc /usr/include/stdio.h:libc6-dev make:make git:git)
 demo=("${build[@]}" ip:iproute2 iptables:iptables)
 test=("${demo[@]}" iptables-legacy:iptables nft:nftables setpriv:util-linux unshare:util-linux ping:iputils-ping dig:bind9-dnsutils
     curl:curl wget:wget socat:socat python3:python3 node:nodejs nginx:nginx redis-server:redis-server redis-cli:redis-tools
-    mariadbd:mariadb-server-core mariadb:mariadb-client '/usr/lib/postgresql/*/bin/postgres:postgresql' psql:postgresql-client unbound:unbound)
+    mariadbd:mariadb-server-core mariadb:mariadb-client '/usr/lib/postgresql/*/bin/postgres:postgresql' psql:postgresql-client unbound:unbound
+    musl-gcc:musl-tools hey:hey)
 bench=("${test[@]}" haproxy:haproxy /usr/lib/nginx/modules/ngx_stream_module.so:libnginx-mod-stream wrk:wrk h2load:nghttp2-client iperf3:iperf3)
 
 # Services that the packages above would start at the next boot.

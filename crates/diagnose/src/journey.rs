@@ -1,5 +1,5 @@
 //! The journey of each connection, as it happens: comes in [`Event`]s of a proxy, goes out text for a
-//! terminal. One block a connection, requests indented below it. Callers: `weir run --journey`, `weir demo`.
+//! terminal. One block a connection, requests indented below it; look-ups in blocks of their own. Callers: `weir run --journey`, `weir demo`.
 //!
 //! Connections that run side by side are kept apart: one of them *has the floor* and is printed line by
 //! line; the others wait until it ends, ends a request, or is silent, and a block that goes on after
@@ -7,6 +7,7 @@
 
 mod chain;
 mod layout;
+mod names;
 mod print;
 mod rule;
 mod story;
@@ -23,16 +24,20 @@ pub use print::{Printer, start};
 pub use rule::{MadeBy, from_dump};
 
 use layout::{Line, heading};
+use names::Names;
 
 /// How long the connection that has the floor may be silent while others wait.
 const SILENCE: Duration = Duration::from_millis(150);
 /// Connections remembered; beyond it the oldest silent one is forgotten (its next line counts from zero).
 const REMEMBERED_MAX: usize = 4096;
 
+/// The number in events that are of no connection.
+const LOOK_UPS: u64 = 0;
+
 /// Says which rule of the installed set sent a connection to the proxy: one clause, for people.
 pub type RuleOf = Box<dyn Fn(Direction, Remote, OrigDst) -> String + Send>;
 
-/// All connections that are being told.
+/// All connections and look-ups that are being told.
 pub struct Journey {
     style: Style,
     rule_of: RuleOf,
@@ -43,6 +48,7 @@ pub struct Journey {
     last: Option<u64>,
     /// Connections told of so far.
     told: u64,
+    names: Names,
 }
 
 /// What is known of one connection.
@@ -71,6 +77,7 @@ impl Journey {
             floor: None,
             last: None,
             told: 0,
+            names: Names::default(),
         }
     }
 
@@ -79,10 +86,17 @@ impl Journey {
     pub fn step(&mut self, event: &Event) -> String {
         let id = event.connection;
         let connection = self.connections.entry(id).or_insert_with(|| {
+            if id == LOOK_UPS {
+                return Connection::look_ups(event);
+            }
             self.told += 1;
             Connection::new(self.told, event)
         });
         connection.latest = event.at;
+        if let Step::LookedUp(look_up) = &event.step {
+            self.names.learn(look_up, event.at);
+            connection.waiting.push(names::line(look_up));
+        }
         if let Step::Captured {
             direction,
             source,
@@ -91,6 +105,9 @@ impl Journey {
         } = event.step
         {
             connection.title = story::title(direction, source, original_dst);
+            connection
+                .waiting
+                .extend(self.names.hop(original_dst.ip(), event.at));
             let rule = story::rule(published, || (self.rule_of)(direction, source, original_dst));
             connection.waiting.push(rule);
         }
@@ -189,7 +206,11 @@ impl Journey {
                 text.push('\n');
             }
             let more = if connection.begun { " (goes on)" } else { "" };
-            let title = format!("#{}  {}{more}", connection.number, connection.title);
+            let number = match id {
+                LOOK_UPS => String::new(),
+                _ => format!("#{}  ", connection.number),
+            };
+            let title = format!("{number}{}{more}", connection.title);
             heading(&self.style, &title, connection.start, text);
             connection.begun = true;
             self.last = Some(id);
@@ -217,6 +238,14 @@ impl Journey {
 }
 
 impl Connection {
+    /// What stands for all look-ups.
+    fn look_ups(event: &Event) -> Self {
+        Self {
+            title: String::from("look-ups"),
+            ..Self::new(0, event)
+        }
+    }
+
     fn new(number: u64, event: &Event) -> Self {
         Self {
             number,
@@ -245,6 +274,7 @@ enum Phase {
 impl Phase {
     fn after(step: &Step) -> Self {
         match step {
+            Step::LookedUp(_) => Self::Resting,
             Step::Ended(record) if record.http.is_some() => Self::Resting,
             Step::Ended(_) => Self::Over,
             _ => Self::Open,

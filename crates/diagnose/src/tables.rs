@@ -4,6 +4,7 @@
 //! Columns, cluster names and filters are those that users of `istioctl proxy-config` know.
 
 mod clusters;
+mod dns;
 mod endpoints;
 mod layout;
 mod listeners;
@@ -17,6 +18,7 @@ mod tests;
 use serde::Serialize;
 
 pub use clusters::{ClusterFilter, ClusterRow, clusters};
+pub use dns::{DnsFilter, DnsRow, LookUpResult, dns, dns_remark};
 pub use endpoints::{EndpointFilter, EndpointRow, Status, endpoints};
 pub use listeners::{ListenerFilter, ListenerKind, ListenerRow, listeners};
 pub use problems::{problems, problems_hint, problems_left_out};

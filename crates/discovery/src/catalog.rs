@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use model::{Endpoint, ObjectName, Service, ServiceKind, Update};
+use model::{Created, Endpoint, ObjectName, Service, ServiceKind, Settings, Update};
 
 use crate::parse::{Key, Kind, Object, Parsed, PodObject, ServiceObject};
 use checks::Mismatch;
@@ -26,7 +26,7 @@ use pods::{endpoints_of_pod, selects};
 use virtual_addresses::VirtualAddresses;
 
 /// All objects of all files.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Catalog {
     files: BTreeMap<Arc<str>, File>,
     /// In which files an object is.
@@ -39,6 +39,8 @@ pub struct Catalog {
     /// Pods by each of their labels.
     labelled: Labels,
     addresses: VirtualAddresses,
+    /// Whether services without an address are given one.
+    is_automatic: bool,
     /// Services by the virtual addresses that their manifests give.
     addressed: BTreeMap<IpAddr, BTreeSet<ObjectName>>,
     /// By service.
@@ -53,6 +55,25 @@ pub struct Catalog {
 struct File {
     objects: BTreeMap<Key, (Place, Arc<Object>)>,
     problems: Vec<Problem>,
+}
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Self {
+            files: BTreeMap::default(),
+            holders: BTreeMap::default(),
+            used: BTreeMap::default(),
+            slices_of: HashMap::default(),
+            selecting: Labels::default(),
+            labelled: Labels::default(),
+            addresses: VirtualAddresses::default(),
+            is_automatic: Settings::default().automatic_addresses,
+            addressed: BTreeMap::default(),
+            mismatches: BTreeMap::default(),
+            changed: BTreeSet::default(),
+            to_join: BTreeSet::default(),
+        }
+    }
 }
 
 impl Catalog {
@@ -136,16 +157,14 @@ impl Catalog {
     /// What the registry is to be told of the changes since the last call.
     pub fn updates(&mut self) -> Vec<Update> {
         let mut updates = Vec::new();
+        self.give_addresses();
         for key in std::mem::take(&mut self.changed) {
             let object = self.used.get(&key).map(|(_, object)| Arc::clone(object));
             match (key.kind, object.as_deref()) {
                 (Kind::Service, Some(Object::Service(object))) => {
                     updates.push(Update::Service(Box::new(self.with_address(object))));
                 }
-                (Kind::Service, _) => {
-                    self.addresses.release(&key.name);
-                    updates.push(Update::ServiceGone(key.name));
-                }
+                (Kind::Service, _) => updates.push(Update::ServiceGone(key.name)),
                 (Kind::Pod, Some(Object::Pod(pod))) => {
                     updates.push(Update::Workload(Box::new(pod.workload.clone())));
                 }
@@ -259,9 +278,26 @@ impl Catalog {
                     self.join_selecting(pod);
                 }
             }
-            Kind::MeshConfig => {}
+            Kind::MeshConfig => self.touch_settings(after),
         }
         self.changed.insert(key);
+    }
+
+    /// Notes what hangs on the mesh's settings.
+    fn touch_settings(&mut self, after: Option<&Object>) {
+        let is_automatic = match after {
+            Some(Object::MeshConfig(settings)) => settings.automatic_addresses,
+            _ => Settings::default().automatic_addresses,
+        };
+        if is_automatic == self.is_automatic {
+            return;
+        }
+        self.is_automatic = is_automatic;
+        let services = self.used.iter().filter_map(|(key, (_, object))| match &**object {
+            Object::Service(service) if lacks_address(service) => Some(key.clone()),
+            _ => None,
+        });
+        self.changed.extend(services.collect::<Vec<_>>());
     }
 
     /// Notes the services that select a pod.
@@ -318,15 +354,32 @@ impl Catalog {
             .collect()
     }
 
-    /// The service, with virtual addresses where the manifest has none: before it is applied to a cluster
-    /// a manifest seldom has.
-    fn with_address(&mut self, object: &ServiceObject) -> Service {
-        let mut service = object.service.clone();
-        match &mut service.kind {
-            ServiceKind::ClusterIp(addresses) if addresses.is_empty() => {
-                addresses.extend(self.addresses.take(&service.name, &object.families));
+    /// Gives addresses to the services that changed and have none, the oldest first, then by name: so the same
+    /// manifests give the same addresses, in whatever order their files were read.
+    fn give_addresses(&mut self) {
+        let mut without: Vec<(Created, ObjectName)> = Vec::new();
+        for key in self.changed.iter().filter(|key| key.kind == Kind::Service) {
+            match self.used.get(key).map(|(_, object)| &**object) {
+                Some(Object::Service(object)) if self.is_automatic && lacks_address(object) => {
+                    without.push((object.service.created, key.name.clone()));
+                }
+                _ => self.addresses.release(&key.name),
             }
-            _ => self.addresses.release(&service.name),
+        }
+        without.sort();
+        for (_, name) in without {
+            self.addresses.take(&name, |ip| self.addressed.contains_key(ip));
+        }
+    }
+
+    /// The service, with automatic addresses where the manifest has none: before it is applied to a cluster
+    /// a manifest seldom has.
+    fn with_address(&self, object: &ServiceObject) -> Service {
+        let mut service = object.service.clone();
+        if let ServiceKind::ClusterIp(addresses) = &mut service.kind
+            && addresses.is_empty()
+        {
+            *addresses = self.addresses.of(&service.name, &object.families);
         }
         service
     }
@@ -349,6 +402,11 @@ impl Catalog {
             ),
         }
     }
+}
+
+/// Whether it is one that has a cluster address, but for its manifest.
+fn lacks_address(object: &ServiceObject) -> bool {
+    matches!(&object.service.kind, ServiceKind::ClusterIp(addresses) if addresses.is_empty())
 }
 
 fn virtual_addresses(object: &ServiceObject) -> &[IpAddr] {

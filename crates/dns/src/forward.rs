@@ -5,12 +5,13 @@ use std::cell::{Cell, RefCell};
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Instant;
 
+use netsys::sock;
 use runtime::metrics::Histogram;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
-use tokio::net::{TcpStream, UdpSocket};
+use tokio::net::{TcpSocket, UdpSocket};
 use tokio::time::timeout;
 
 use crate::message::{HEADER, code, is_answer_to, number};
@@ -33,23 +34,32 @@ pub(crate) struct Forwarder {
     count: Cell<u64>,
     /// What every answer is received into: on one thread one is enough.
     buffer: RefCell<Vec<u8>>,
+    mark: Option<u32>,
     durations: Histogram,
 }
 
+/// What was answered, and by whom.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) answer: Vec<u8>,
+    pub(crate) resolver: SocketAddr,
+}
+
 impl Forwarder {
-    pub(crate) fn new(resolvers: Resolvers, durations: Histogram) -> Self {
+    pub(crate) fn new(resolvers: Resolvers, mark: Option<u32>, durations: Histogram) -> Self {
         Self {
             resolvers,
             ids: RandomState::new(),
             count: Cell::new(0),
             buffer: RefCell::new(vec![0; 64 * 1024]),
+            mark,
             durations,
         }
     }
 
     /// The answer of the first resolver that has one. One that fails or refuses is an answer only where none
     /// of the others does better, as for the C library.
-    pub(crate) async fn ask(&self, query: &[u8], by: By) -> Option<Vec<u8>> {
+    pub(crate) async fn ask(&self, query: &[u8], by: By) -> Option<Asked> {
         let id = query.get(..2)?;
         let (conf, first) = self.resolvers.now();
         let count = conf.addresses.len();
@@ -63,10 +73,12 @@ impl Forwarder {
                 };
                 self.durations.observe(begin.elapsed());
                 answer[..2].copy_from_slice(id);
-                if is_poor(&answer) {
-                    poor = Some(answer);
+                let is_poor = is_poor(&answer);
+                let asked = Asked { answer, resolver: to };
+                if is_poor {
+                    poor = Some(asked);
                 } else {
-                    return Some(answer);
+                    return Some(asked);
                 }
             }
             // Its client asks again where it wants to.
@@ -82,7 +94,7 @@ impl Forwarder {
         query[..2].copy_from_slice(&self.id().to_be_bytes());
         match by {
             By::Datagram => self.ask_datagram(to, &query).await,
-            By::Stream => ask_stream(to, &query).await,
+            By::Stream => self.ask_stream(to, &query).await,
         }
     }
 
@@ -95,13 +107,7 @@ impl Forwarder {
     /// The socket is connected: what comes from elsewhere does not reach it. What comes from there and is
     /// no answer to this query is passed over.
     async fn ask_datagram(&self, to: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
-        let any: SocketAddr = if to.is_ipv4() {
-            (Ipv4Addr::UNSPECIFIED, 0).into()
-        } else {
-            (Ipv6Addr::UNSPECIFIED, 0).into()
-        };
-        let socket = UdpSocket::bind(any).await?;
-        socket.connect(to).await?;
+        let socket = UdpSocket::from_std(sock::datagram_to(to, self.mark)?)?;
         socket.send(query).await?;
         loop {
             // That nobody listens there is told as an error alone, which is not "readable".
@@ -117,22 +123,26 @@ impl Forwarder {
             }
         }
     }
+
+    async fn ask_stream(&self, to: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
+        let socket = sock::stream_to(to)?;
+        if let Some(mark) = self.mark {
+            socket.set_mark(mark)?;
+        }
+        let mut stream = TcpSocket::from_std_stream(socket.into()).connect(to).await?;
+        write_framed(&mut stream, query).await?;
+        match read_framed(&mut stream).await? {
+            Some(answer) if is_answer_to(&answer, query) => Ok(answer),
+            Some(_) => Err(io::ErrorKind::InvalidData.into()),
+            None => Err(io::ErrorKind::UnexpectedEof.into()),
+        }
+    }
 }
 
 /// Whether another resolver may do better.
 fn is_poor(answer: &[u8]) -> bool {
     let code = number(answer, 2).unwrap_or(0) & 0xf;
     [code::SERVER_FAILURE, code::NOT_IMPLEMENTED, code::REFUSED].contains(&code)
-}
-
-async fn ask_stream(to: SocketAddr, query: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = TcpStream::connect(to).await?;
-    write_framed(&mut stream, query).await?;
-    match read_framed(&mut stream).await? {
-        Some(answer) if is_answer_to(&answer, query) => Ok(answer),
-        Some(_) => Err(io::ErrorKind::InvalidData.into()),
-        None => Err(io::ErrorKind::UnexpectedEof.into()),
-    }
 }
 
 /// One message by TCP: its length in two bytes, then itself. `None` at the end of the stream.

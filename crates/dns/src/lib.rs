@@ -1,4 +1,4 @@
-//! DNS for one workload. Comes in: sockets that port 53 is redirected to, and a look-up of the names of the mesh.
+//! DNS for one workload. Comes in: sockets that port 53 is redirected to, and snapshots with the names of the mesh.
 //! Goes out: answers for those names; every other query is forwarded as it came to the resolvers of
 //! `/etc/resolv.conf`, and their answer is passed back as it came.
 
@@ -7,65 +7,41 @@
 mod answer;
 mod forward;
 mod message;
+mod report;
 mod resolvers;
 mod serve;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
-use registry::Resolved;
-use runtime::metrics::{Counter, Family, Histogram, Label, Metrics};
+use model::Settings;
+use registry::Snapshot;
+use tokio::sync::watch;
 
-pub use resolvers::nameservers;
+pub use report::Reports;
+pub use resolvers::{Conf, nameservers, read_conf};
 pub use serve::{DESCRIPTORS_MAX, Handle, Sockets, start};
-
-/// Seconds that answers of ours may be kept where nobody says otherwise: endpoints of a headless service
-/// come and go.
-pub const TTL_SECONDS: u32 = 5;
-
-/// Looks a name up, given in lower case without its trailing dot. `None`: not a name of the mesh.
-pub type Names = Box<dyn Fn(&str) -> Option<Resolved> + Send>;
 
 /// What a server is started with.
 pub struct Config {
     /// The names of the mesh.
-    pub names: Names,
+    pub snapshots: watch::Receiver<Arc<Snapshot>>,
     /// The file with the resolvers of other names.
     pub resolv_conf: PathBuf,
-    /// Seconds that answers of ours may be kept.
-    pub ttl: u32,
-    /// Where it counts.
+    /// Seconds that answers of ours may be kept; where none is given, what the mesh's settings say.
+    pub ttl: Option<u32>,
+    /// `SO_MARK` of the sockets by which resolvers are asked, by which the rules know the proxy's own traffic;
+    /// needs `CAP_NET_ADMIN`.
+    pub mark: Option<u32>,
+    /// Where it reports.
     pub reports: Reports,
 }
 
-/// What a server counts. docs/metrics.md is made from these texts.
-#[derive(Clone)]
-pub struct Reports {
-    queries: Family<Counter, 2>,
-    upstream: Histogram,
-}
-
-/// Resolvers on the same machine answer within a millisecond, far ones within some tens; time-outs are seconds.
-const UPSTREAM_BOUNDS: &[f64] = &[
-    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0,
-];
-
-impl Reports {
-    /// Makes the metrics.
-    #[must_use]
-    pub fn new(metrics: &Metrics) -> Self {
-        Self {
-            queries: metrics.counters(
-                "weir_dns_queries_total",
-                "DNS queries, by the type asked for and what became of them: answered, missing (ours, and there is no such name), forwarded, failed (no resolver answered, or an alias leads nowhere), malformed, dropped (too many at once)",
-                [Label::fixed("type"), Label::fixed("result")],
-            ),
-            upstream: metrics.histogram(
-                "weir_dns_upstream_duration_seconds",
-                "How long resolvers took for the queries that they answered",
-                UPSTREAM_BOUNDS,
-            ),
-        }
-    }
+/// Seconds that answers for names of the mesh may be kept: what was said for this server goes before what the
+/// mesh's settings say.
+#[must_use]
+pub fn ttl(own: Option<u32>, settings: &Settings) -> u32 {
+    own.unwrap_or_else(|| u32::try_from(settings.dns_ttl.as_secs()).unwrap_or(u32::MAX))
 }
 
 /// Reads any bytes as a query and as the answer to one, for the fuzz target.

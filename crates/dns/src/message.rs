@@ -5,10 +5,14 @@
 mod check;
 #[cfg(test)]
 mod tests;
+mod text;
 mod write;
 
+use registry::RecordType;
+
 pub(crate) use check::check;
-pub(crate) use write::{Answer, Data, encode_name, error, query_for, rewritten};
+pub(crate) use text::text_of;
+pub(crate) use write::{Answer, encode_name, error, query_for, rewritten};
 
 /// Bytes of a message's header.
 pub(crate) const HEADER: usize = 12;
@@ -326,9 +330,17 @@ impl<'a> Question<'a> {
         self.edns.is_some_and(|edns| edns.version != 0)
     }
 
-    /// Whether it asks for records of this type.
-    pub(crate) fn wants(&self, kind: u16) -> bool {
-        self.kind == kind || self.kind == kind::ANY
+    /// Which records of ours it asks for.
+    pub(crate) fn wanted(&self) -> RecordType {
+        match self.kind {
+            kind::A => RecordType::A,
+            kind::AAAA => RecordType::Aaaa,
+            kind::CNAME => RecordType::Cname,
+            kind::PTR => RecordType::Ptr,
+            kind::SRV => RecordType::Srv,
+            kind::ANY => RecordType::Any,
+            _ => RecordType::Other,
+        }
     }
 
     fn flags(&self) -> u16 {
@@ -356,5 +368,18 @@ pub(crate) fn kind_name(kind: u16) -> &'static str {
         kind::HTTPS => "HTTPS",
         kind::ANY => "ANY",
         _ => "other",
+    }
+}
+
+/// The name of a response code.
+pub(crate) fn code_name(code: u16) -> &'static str {
+    match code {
+        code::NO_ERROR => "NOERROR",
+        code::FORMAT_ERROR => "FORMERR",
+        code::SERVER_FAILURE => "SERVFAIL",
+        code::NO_SUCH_NAME => "NXDOMAIN",
+        code::NOT_IMPLEMENTED => "NOTIMP",
+        code::REFUSED => "REFUSED",
+        _ => "an error",
     }
 }

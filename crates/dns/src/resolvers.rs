@@ -21,8 +21,13 @@ const FRESH: Duration = Duration::from_secs(1);
 
 /// What a `resolv.conf` says.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) struct Conf {
-    pub(crate) addresses: Vec<SocketAddr>,
+pub struct Conf {
+    /// The resolvers, in the order in which they are asked.
+    pub addresses: Vec<SocketAddr>,
+    /// Domains that clients try a short name in.
+    pub search: Vec<String>,
+    /// Names with so many dots are tried as they are first.
+    pub ndots: u32,
     /// How long one resolver is waited for.
     pub(crate) patience: Duration,
     /// How often each resolver is asked.
@@ -56,8 +61,7 @@ impl Resolvers {
         };
         let conf = fresh.unwrap_or_else(|| {
             // A file of a few lines on a local disk: not worth a thread.
-            let text = fs::read_to_string(&self.file).unwrap_or_default();
-            let conf = Rc::new(parse(&text));
+            let conf = Rc::new(read_conf(&self.file));
             *self.read.borrow_mut() = Some((Instant::now(), Rc::clone(&conf)));
             conf
         });
@@ -80,6 +84,12 @@ pub fn nameservers(resolv_conf: &Path) -> Vec<IpAddr> {
     listed(&text).iter().map(SocketAddr::ip).collect()
 }
 
+/// What a file like `/etc/resolv.conf` says. Where there is none, what holds without.
+#[must_use]
+pub fn read_conf(resolv_conf: &Path) -> Conf {
+    parse(&fs::read_to_string(resolv_conf).unwrap_or_default())
+}
+
 /// Without any resolver it is the one on this machine, as for the C library.
 fn parse(text: &str) -> Conf {
     let mut addresses = listed(text);
@@ -89,6 +99,8 @@ fn parse(text: &str) -> Conf {
     }
     let mut conf = Conf {
         addresses,
+        search: search(text),
+        ndots: 1,
         patience: PATIENCE,
         attempts: ATTEMPTS,
         is_rotating: false,
@@ -107,6 +119,11 @@ fn parse(text: &str) -> Conf {
                     conf.attempts = count.clamp(1, 5);
                 }
             }
+            Some(("ndots", count)) => {
+                if let Ok(count) = count.parse::<u32>() {
+                    conf.ndots = count.min(15);
+                }
+            }
             None if option == "rotate" => conf.is_rotating = true,
             _ => {}
         }
@@ -119,6 +136,20 @@ fn lines<'a>(text: &'a str, keyword: &'a str) -> impl Iterator<Item = &'a str> {
     text.lines()
         .filter_map(move |line| line.trim_start().strip_prefix(keyword))
         .filter(|rest| rest.starts_with([' ', '\t']))
+}
+
+/// Of the lines `search` and `domain` the last counts.
+fn search(text: &str) -> Vec<String> {
+    let named = |line: &str| {
+        ["search", "domain"]
+            .iter()
+            .any(|word| lines(line, word).next().is_some())
+    };
+    let last = text.lines().rfind(|line| named(line)).unwrap_or_default();
+    let domains = last.split_whitespace().skip(1);
+    domains
+        .map(|domain| domain.trim_end_matches('.').to_ascii_lowercase())
+        .collect()
 }
 
 /// The `nameserver` lines.
@@ -177,6 +208,24 @@ mod tests {
         assert_eq!(of("options timeout:0 attempts:0\n"), (1, 1, false));
         assert_eq!(of("options timeout:x attempts:\n"), (2, 2, false));
         assert_eq!(of("options timeout:7\noptions attempts:1\n"), (7, 1, false));
+    }
+
+    #[test]
+    fn the_last_search_list_counts() {
+        let of = |text| {
+            let conf = parse(text);
+            (conf.search.join(" "), conf.ndots)
+        };
+        let kubernetes = "search mesh.svc.cluster.local svc.cluster.local. Cluster.local\noptions ndots:5\n";
+        assert_eq!(
+            of(kubernetes),
+            (
+                "mesh.svc.cluster.local svc.cluster.local cluster.local".to_owned(),
+                5
+            )
+        );
+        assert_eq!(of("search a b\ndomain c\n"), ("c".to_owned(), 1));
+        assert_eq!(of("searching a\noptions ndots:99\n"), (String::new(), 15));
     }
 
     #[test]

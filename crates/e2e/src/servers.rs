@@ -137,3 +137,25 @@ pub fn open_to_all(dir: &Path) -> Result<()> {
     fs::set_permissions(dir, fs::Permissions::from_mode(0o755))?;
     Ok(())
 }
+
+/// unbound on port 53 of both families, by UDP and TCP, that knows the `local-data` lines of `zone` and asks
+/// nobody; as root.
+///
+/// # Errors
+/// Where it does not start.
+pub fn unbound(pod: &Pod, dir: &Path, zone: &str) -> Result<Program> {
+    let conf = dir.join("unbound.conf");
+    fs::write(
+        &conf,
+        format!(
+            "server:\nusername: \"\"\nchroot: \"\"\npidfile: \"\"\ndirectory: \"{}\"\nuse-syslog: no\ndo-daemonize: no\n\
+             interface: 0.0.0.0\ninterface: ::\naccess-control: 0.0.0.0/0 allow\naccess-control: ::/0 allow\nnum-threads: 1\n\
+             module-config: \"iterator\"\nrrset-roundrobin: no\n{zone}remote-control:\ncontrol-enable: no\n",
+            dir.display()
+        ),
+    )?;
+    let conf = conf.to_string_lossy();
+    let unbound = pod.start(RunAs::Root, "unbound", ["-d", "-c", &conf])?;
+    pod.wait_listening(53).with_context(|| unbound.said())?;
+    Ok(unbound)
+}

@@ -2,14 +2,14 @@
 //! while somebody watches, each step of it as an [`Event`].
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::Serialize;
 
 use crate::addr::{Direction, Local, OrigDst, Remote};
-use crate::names::ClusterName;
+use crate::names::{ClusterName, ObjectName};
 use crate::protocol::{KnownBy, Protocol};
 
 /// What went wrong, as a set of short words. Named as Envoy's response flags where it has one.
@@ -177,12 +177,37 @@ pub struct AccessRecord {
     pub bytes_sent: u64,
 }
 
-/// One step of a connection, sent only while somebody watches.
+/// A query to our DNS, when it was answered.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LookUp {
+    /// The name asked for, in lower case.
+    pub name: Box<str>,
+    /// The type asked for, `A`; `other` for one that is seldom seen.
+    pub kind: &'static str,
+    /// The service whose name it is; none where it was forwarded.
+    pub service: Option<ObjectName>,
+    /// The resolver that answered, where one was asked.
+    pub resolver: Option<SocketAddr>,
+    /// Response code, `NOERROR`.
+    pub code: &'static str,
+    /// Whether the client has to ask again by TCP.
+    pub is_truncated: bool,
+    /// The addresses in the answer.
+    pub addresses: Vec<IpAddr>,
+    /// The first records of the answer, in words.
+    pub records: Vec<Box<str>>,
+    /// How many it has.
+    pub records_count: usize,
+    /// From the query to the answer.
+    pub took: Duration,
+}
+
+/// One step of a connection, or a look-up, sent only while somebody watches.
 #[derive(Clone, Debug)]
 pub struct Event {
     /// When.
     pub at: SystemTime,
-    /// Number of the client connection within this process.
+    /// Number of the client connection within this process, from 1. 0: of none, as look-ups are.
     pub connection: u64,
     /// What.
     pub step: Step,
@@ -286,4 +311,6 @@ pub enum Step {
     },
     /// A request or connection ended.
     Ended(Box<AccessRecord>),
+    /// A name was looked up: no step of a connection, but perhaps what comes before one.
+    LookedUp(Box<LookUp>),
 }

@@ -42,6 +42,11 @@ pub const DRAIN_QUIET: Duration = Duration::from_secs(5);
 /// How long a drain waits for connections to end.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 
+/// How long answers of DNS for names of the mesh may be kept: endpoints of a headless service come and go.
+pub const DNS_TTL: Duration = Duration::from_secs(5);
+/// A day; nothing in a mesh keeps its address for longer without a look.
+pub const DNS_TTL_MAX: Duration = Duration::from_secs(24 * 3600);
+
 /// What happens to a connection whose destination no service owns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -207,6 +212,20 @@ pub struct Settings {
     pub drain_deadline: Duration,
     /// Form of the access log.
     pub access_log: AccessLog,
+    /// How long answers of DNS for names of the mesh may be kept, in whole seconds.
+    #[serde(with = "crate::duration", default = "dns_ttl")]
+    pub dns_ttl: Duration,
+    /// Whether services without a cluster address are given one.
+    #[serde(default = "yes")]
+    pub automatic_addresses: bool,
+}
+
+fn dns_ttl() -> Duration {
+    DNS_TTL
+}
+
+fn yes() -> bool {
+    true
 }
 
 impl Default for Settings {
@@ -221,6 +240,8 @@ impl Default for Settings {
             tcp_idle_timeout: TCP_IDLE_TIMEOUT,
             drain_deadline: DRAIN_DEADLINE,
             access_log: AccessLog::Text,
+            dns_ttl: DNS_TTL,
+            automatic_addresses: true,
         }
     }
 }

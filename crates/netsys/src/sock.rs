@@ -157,6 +157,21 @@ pub fn stream_to(target: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
+/// A non-blocking UDP socket that is connected to the target, so that what comes from elsewhere does not
+/// reach it. `mark` is its `SO_MARK`.
+///
+/// # Errors
+/// Out of descriptors or ports; without a route; `PermissionDenied` for a mark without `CAP_NET_ADMIN`.
+pub fn datagram_to(target: SocketAddr, mark: Option<u32>) -> io::Result<std::net::UdpSocket> {
+    let kind = Type::DGRAM.nonblocking().cloexec();
+    let socket = Socket::new(Domain::for_address(target), kind, Some(Protocol::UDP))?;
+    if let Some(mark) = mark {
+        socket.set_mark(mark)?;
+    }
+    socket.connect(&target.into())?;
+    Ok(socket.into())
+}
+
 /// A non-blocking listener, set as [`tune_listener`] does. `share` sets `SO_REUSEPORT`.
 /// An IPv6 listener takes IPv6 only.
 ///

@@ -2,14 +2,15 @@
 //! serves it as JSON at `GET /config_dump`; `weir pc` makes its tables of it, on line or from a file.
 
 mod problems;
+mod restore;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use model::settings::Policy;
 use model::{
-    ClusterName, Condition, Direction, KnownBy, ObjectName, Problem, Protocol, ServiceKind, SessionAffinity,
-    Settings, Workload,
+    ClusterName, Condition, Created, Direction, KnownBy, ObjectName, Problem, Protocol, ServiceKind,
+    SessionAffinity, Settings, Workload,
 };
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,9 @@ pub struct Dump {
     pub own: Option<ObjectName>,
     /// The capture listeners, and published ports.
     pub listeners: Vec<ListenerDump>,
+    /// How it serves DNS, where it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dns: Option<DnsDump>,
     /// Mesh-wide settings, defaults included.
     pub settings: Settings,
     /// Outbound clusters by service and port, then inbound ones by port.
@@ -52,6 +56,23 @@ pub struct ListenerDump {
     pub to: Option<SocketAddr>,
 }
 
+/// How DNS is served, and how a client's own resolver is set.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+pub struct DnsDump {
+    /// Where it listens, by UDP and TCP.
+    pub listeners: Vec<SocketAddr>,
+    /// The file with the resolvers of names outside; clients are taken to have the same.
+    pub resolv_conf: String,
+    /// Whom it names, in the order in which they are asked.
+    pub resolvers: Vec<SocketAddr>,
+    /// The domains that clients try a short name in.
+    pub search: Vec<String>,
+    /// Names with so many dots are tried as they are first.
+    pub ndots: u32,
+    /// Seconds that answers for names of the mesh may be kept.
+    pub ttl: u32,
+}
+
 /// A service.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct ServiceDump {
@@ -63,6 +84,12 @@ pub struct ServiceDump {
     pub kind: ServiceKind,
     /// Its TCP ports.
     pub ports: Vec<u16>,
+    /// When it was made.
+    #[serde(default)]
+    pub created: Created,
+    /// Whether its endpoints count whether ready or not.
+    #[serde(default)]
+    pub publish_not_ready: bool,
 }
 
 /// A cluster.
@@ -120,6 +147,9 @@ pub struct EndpointDump {
     pub direct: bool,
     /// The pod behind it, where known.
     pub workload: Option<ObjectName>,
+    /// Host name within a headless service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<Arc<str>>,
     /// UID of that pod; empty where unknown.
     pub generation: Arc<str>,
     /// Milliseconds until its ejection ends; absent where it is not ejected.
@@ -147,6 +177,8 @@ impl Dump {
                 host: Arc::clone(&service.host),
                 kind: service.kind.clone(),
                 ports: service.ports.iter().map(|port| port.number).collect(),
+                created: service.created,
+                publish_not_ready: service.publish_not_ready,
             })
             .collect();
         services.sort_by(|a, b| a.name.cmp(&b.name));
@@ -156,6 +188,7 @@ impl Dump {
             version: snapshot.version,
             own: snapshot.own_name.clone(),
             listeners: listeners.to_vec(),
+            dns: None,
             settings: (*snapshot.settings).clone(),
             clusters: clusters
                 .map(|cluster| cluster_dump(cluster, snapshot, now))
@@ -227,6 +260,7 @@ fn endpoint_dump(
         usable: rings.into_iter().any(|slot| slot.index == index),
         direct: by_own_address.is_some_and(|(winner, _)| std::ptr::eq(&raw const **winner, cluster)),
         workload: target.workload.clone(),
+        hostname: target.hostname.clone(),
         generation: Arc::clone(&target.generation),
         ejected_for_ms: target.state.ejected_for(now),
         ejections: target.state.ejections(),

@@ -11,6 +11,8 @@ use crate::snapshot::Snapshot;
 
 /// What follows name and namespace in a full host name.
 const CLUSTER_DOMAIN: &str = ".svc.cluster.local";
+/// The namespace of bare names where nobody said who we are.
+const NAMESPACE: &str = "default";
 
 /// What a host name stands for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,12 +52,27 @@ impl Snapshot {
             .unwrap_or(&host);
         let name = match namespaced.split_once('.') {
             Some((name, namespace)) => ObjectName::new(name_part(namespace)?, name_part(name)?),
-            None if namespaced.len() == host.len() => {
-                ObjectName::new(Arc::clone(&self.own_name.as_ref()?.namespace), namespaced)
-            }
+            None if namespaced.len() == host.len() => return self.service_by_bare_name(namespaced),
             None => return None,
         };
         self.services.get(&name)
+    }
+
+    /// In our own namespace. Where nobody said who we are, in `default`, or in the only one that has such a
+    /// service.
+    fn service_by_bare_name(&self, name: &str) -> Option<&Arc<Service>> {
+        let within = |namespace: &Arc<str>| self.services.get(&ObjectName::new(Arc::clone(namespace), name));
+        if let Some(own) = &self.own_name {
+            return within(&own.namespace);
+        }
+        within(&NAMESPACE.into()).or_else(|| {
+            // A walk over all services: nobody in particular is a command on a laptop.
+            let mut named = self
+                .services
+                .values()
+                .filter(|service| &*service.name.name == name);
+            named.next().filter(|_| named.next().is_none())
+        })
     }
 
     /// What a host name stands for; written like a service, and below it: the pods of a headless one
@@ -67,26 +84,57 @@ impl Snapshot {
     #[must_use]
     pub fn resolve(&self, host: &str) -> Option<Resolved> {
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
-        if let Some(service) = self.service_by_host(&host) {
-            return match &service.kind {
-                ServiceKind::ClusterIp(addresses) => Some(Resolved::Addresses(addresses.clone())),
-                ServiceKind::ExternalName(name) => Some(Resolved::Alias(Arc::clone(name))),
-                ServiceKind::Headless if service.ports.is_empty() => None,
-                ServiceKind::Headless => Some(Resolved::Addresses(self.pod_addresses(service, None))),
+        self.find(&host).map(|found| found.resolved)
+    }
+
+    /// As [`Self::resolve`], of a name in lower case without its trailing dot.
+    pub(crate) fn find(&self, host: &str) -> Option<Found<'_>> {
+        let of = |resolved, service| Some(Found { resolved, service });
+        if let Some(service) = self.service_by_host(host) {
+            let resolved = match &service.kind {
+                ServiceKind::ClusterIp(addresses) => Resolved::Addresses(addresses.clone()),
+                ServiceKind::ExternalName(name) => Resolved::Alias(Arc::clone(name)),
+                ServiceKind::Headless if service.ports.is_empty() => return None,
+                ServiceKind::Headless => Resolved::Addresses(self.pod_addresses(service, None)),
             };
+            return of(resolved, Some(service));
         }
-        if let Some(address) = address_of(&host) {
-            return self.names_of(address).map(Resolved::Names);
+        if let Some(address) = address_of(host) {
+            let names = self.names_of(address).map(Resolved::Names)?;
+            return of(names, self.by_vip_ip.get(&address));
         }
-        let (part, service) = self.split(&host)?;
+        let (part, service) = self.split(host)?;
         // Short forms could be anybody's: a service `google` in a namespace `com` does not own
         // `mail.google.com`.
         let is_certain = host.ends_with(CLUSTER_DOMAIN);
         match self.below(part, service) {
-            Below::Found(resolved) => Some(resolved),
-            Below::Nothing if is_certain => Some(Resolved::Missing),
+            Below::Found(resolved) => of(resolved, Some(service)),
+            Below::Nothing if is_certain => of(Resolved::Missing, Some(service)),
             Below::Nothing | Below::Unknown => None,
         }
+    }
+
+    /// Every name that has records but for those of addresses, in full: services, the pods of headless ones,
+    /// ports.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        for service in self.services.values() {
+            if self.find(&service.host).is_none() {
+                continue;
+            }
+            names.push(service.host.to_string());
+            if service.kind == ServiceKind::Headless {
+                let pods = self.usable(&service.name);
+                names.extend(pods.map(|(_, target)| format!("{}.{}", pod_label(target), service.host)));
+            }
+            let ports = service.ports.iter().filter(|port| !port.name.is_empty());
+            let ports = ports.map(|port| format!("_{}._tcp.{}", port.name, service.host));
+            names.extend(ports.filter(|name| matches!(self.resolve(name), Some(Resolved::Ports(_)))));
+        }
+        names.sort_unstable();
+        names.dedup();
+        names
     }
 
     /// The service that a name is below, and the part before it.
@@ -212,6 +260,13 @@ impl Snapshot {
             rings.map(|slot| (&*cluster.port_name, &cluster.targets[slot.index as usize]))
         })
     }
+}
+
+/// What was found for a name.
+pub(crate) struct Found<'a> {
+    pub(crate) resolved: Resolved,
+    /// The service that the name is, or is below.
+    pub(crate) service: Option<&'a Arc<Service>>,
 }
 
 /// What is below a service under a name.

@@ -34,7 +34,7 @@ Durations are in seconds, sizes in bytes. Labels:
 fn the_list_of_metrics_is_that_of_the_code() {
     let (metrics, _) = servers::metrics();
     let _reports = proxy::Reports::new(&metrics, None, None);
-    let _dns = dns::Reports::new(&metrics);
+    let _dns = dns::Reports::new(&metrics, None);
     let (_, snapshots) = watch::channel(std::sync::Arc::default());
     let (_, problems) = watch::channel(std::sync::Arc::default());
     drop(servers::scraper(metrics.clone(), snapshots, problems));

@@ -3,7 +3,6 @@
 #![forbid(unsafe_code)]
 
 mod cmd;
-mod names;
 mod servers;
 mod sidecar;
 mod socket;

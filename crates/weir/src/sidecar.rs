@@ -2,6 +2,7 @@
 //! Comes in: arguments and listeners. Goes out: a handle that drains. `proxy`, `run` and `demo` start it.
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use proxy::{Config, Listeners, Sockets};
 use registry::Snapshot;
-use registry::dump::{Dump, ListenerDump};
+use registry::dump::{DnsDump, Dump, ListenerDump};
 use runtime::clock;
 use runtime::drain::{self, Trigger};
 use runtime::lines;
@@ -17,7 +18,6 @@ use runtime::ready::Readiness;
 use runtime::telemetry::Level;
 use tokio::sync::watch;
 
-use crate::names;
 use crate::servers::{self, Dumper, Places, Servers, Shown};
 
 /// Descriptors kept for everything that is not a proxied connection.
@@ -41,7 +41,7 @@ pub(crate) struct Parts {
     pub(crate) places: Places,
     /// Where the access log goes; nowhere for none.
     pub(crate) access_log: Option<File>,
-    /// Takes each step of each connection.
+    /// Takes each step of each connection, and each look-up.
     pub(crate) watcher: Option<proxy::Watcher>,
     /// The program's own log.
     pub(crate) level: Level,
@@ -55,8 +55,43 @@ pub(crate) struct Dns {
     pub(crate) sockets: dns::Sockets,
     /// The file with the resolvers of names outside.
     pub(crate) resolv_conf: PathBuf,
-    /// Seconds that answers for names of the mesh may be kept.
-    pub(crate) ttl: u32,
+    /// Seconds that answers for names of the mesh may be kept; none: what the settings say.
+    pub(crate) ttl: Option<u32>,
+    /// `SO_MARK` of the sockets by which resolvers are asked.
+    pub(crate) mark: Option<u32>,
+}
+
+/// What a dump says of DNS.
+struct ShownDns {
+    listeners: Vec<SocketAddr>,
+    resolv_conf: PathBuf,
+    ttl: Option<u32>,
+}
+
+impl Dns {
+    fn shown(&self) -> ShownDns {
+        let sockets = self.sockets.datagrams.iter();
+        ShownDns {
+            listeners: sockets.filter_map(|socket| socket.local_addr().ok()).collect(),
+            resolv_conf: self.resolv_conf.clone(),
+            ttl: self.ttl,
+        }
+    }
+}
+
+impl ShownDns {
+    /// As it is now: the file may have changed.
+    fn dump(&self, snapshot: &Snapshot) -> DnsDump {
+        let conf = dns::read_conf(&self.resolv_conf);
+        DnsDump {
+            listeners: self.listeners.clone(),
+            resolv_conf: self.resolv_conf.display().to_string(),
+            resolvers: conf.addresses,
+            search: conf.search,
+            ndots: conf.ndots,
+            ttl: dns::ttl(self.ttl, &snapshot.settings),
+        }
+    }
 }
 
 /// A running sidecar.
@@ -94,6 +129,7 @@ pub(crate) fn start(parts: Parts) -> Result<Sidecar> {
     let (sink, lines) = log.unzip();
     let (drain, watch) = drain::channel();
     let named = named_listeners(&listeners);
+    let dumped_dns = dns.as_ref().map(Dns::shown);
     let limit = netsys::limits::raise_descriptors().context("cannot read the descriptor limit")?;
     let kept = DESCRIPTORS_KEPT + dns.as_ref().map_or(0, |_| dns::DESCRIPTORS_MAX);
     let config = Config {
@@ -102,13 +138,13 @@ pub(crate) fn start(parts: Parts) -> Result<Sidecar> {
         max_connections: limit.saturating_sub(kept).max(2) / 2,
         sockets,
         snapshots: snapshots.clone(),
-        reports: proxy::Reports::new(&metrics, sink, watcher),
+        reports: proxy::Reports::new(&metrics, sink, watcher.clone()),
         drain: watch,
         quiet,
         readiness: readiness.clone(),
     };
     let proxy = proxy::start_proxy(config, listeners)?;
-    let dns = start_dns(dns, dns::Reports::new(&metrics), snapshots.clone())?;
+    let dns = start_dns(dns, dns::Reports::new(&metrics, watcher), snapshots.clone())?;
     let shown = Shown {
         metrics,
         readiness,
@@ -116,7 +152,7 @@ pub(crate) fn start(parts: Parts) -> Result<Sidecar> {
         level,
         snapshots: snapshots.clone(),
         problems: discovery.watch_problems(),
-        dump: dump(named.clone()),
+        dump: dump(named.clone(), dumped_dns),
         listeners: named,
     };
     let servers = servers::start(places, shown)?;
@@ -139,9 +175,10 @@ fn start_dns(
 ) -> Result<Option<dns::Handle>> {
     let start = |dns: Dns| {
         let config = dns::Config {
-            names: names::of(snapshots),
+            snapshots,
             resolv_conf: dns.resolv_conf,
             ttl: dns.ttl,
+            mark: dns.mark,
             reports,
         };
         dns::start(dns.sockets, config)
@@ -177,9 +214,10 @@ fn named_listeners(listeners: &Listeners) -> Vec<ListenerDump> {
 }
 
 /// Writes everything the proxy was told, and what it has lived through, as JSON.
-fn dump(listeners: Vec<ListenerDump>) -> Dumper {
+fn dump(listeners: Vec<ListenerDump>, dns: Option<ShownDns>) -> Dumper {
     Box::new(move |snapshot, problems| {
-        let dump = Dump::new(snapshot, &listeners, problems, clock::millis());
+        let mut dump = Dump::new(snapshot, &listeners, problems, clock::millis());
+        dump.dns = dns.as_ref().map(|dns| dns.dump(snapshot));
         serde_json::to_string(&dump).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
     })
 }

@@ -97,6 +97,8 @@ pub(super) fn lines(step: &Step, in_request: bool) -> Vec<Line> {
             vec![inner("answer", format!("{status} after {}", elapsed(*took))).tone(tone_of(*status))]
         }
         Step::Ended(record) => vec![end(record, inner)],
+        // It is told on its own.
+        Step::LookedUp(_) => vec![],
     }
 }
 

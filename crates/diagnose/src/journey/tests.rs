@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use model::event::{AccessRecord, Flags, HttpRecord, Network};
+use model::event::{AccessRecord, Flags, HttpRecord, LookUp, Network};
 use model::{ClusterName, KnownBy, Protocol};
 
 use super::*;
@@ -198,4 +198,55 @@ fn connections_side_by_side_are_kept_apart() {
         "{told}"
     );
     assert_eq!(told.matches("closed").count(), 2, "{told}");
+}
+
+#[test]
+fn look_ups_are_told_and_name_what_comes_after_them() {
+    let look_up = |name: &str, code, records: &[&str], service: Option<&str>| LookUp {
+        name: name.into(),
+        kind: "A",
+        service: service.map(|name| name.parse().unwrap()),
+        resolver: service.is_none().then(|| "10.0.0.53:53".parse().unwrap()),
+        code,
+        is_truncated: false,
+        addresses: records.iter().map(|text| text.parse().unwrap()).collect(),
+        records: records.iter().map(|&text| text.into()).collect(),
+        records_count: records.len(),
+        took: Duration::from_micros(50),
+    };
+    let mut journey = Journey::new(
+        Style::new(Some(100), false),
+        Box::new(|_, _, _| String::from("r")),
+    );
+    let mut text = String::new();
+    for (connection, micros, step) in [
+        (
+            0,
+            0,
+            Step::LookedUp(Box::new(look_up("nginx.x", "NXDOMAIN", &[], None))),
+        ),
+        (
+            0,
+            100,
+            Step::LookedUp(Box::new(look_up(
+                "nginx",
+                "NOERROR",
+                &["10.96.0.10"],
+                Some("sidecar/nginx"),
+            ))),
+        ),
+        (1, 1_000, captured()),
+    ] {
+        text += &journey.step(&event(connection, micros, step));
+    }
+    text += &journey.finish();
+    for line in [
+        "look-ups ",
+        " 0.05 ms  A         nginx.x: NXDOMAIN (resolver 10.0.0.53)\n",
+        " 0.05 ms  A         nginx: 10.96.0.10 (service sidecar/nginx)\n",
+        "#1  → 10.96.0.10:80",
+        "name      nginx, looked up 0.90 ms before\n",
+    ] {
+        assert!(text.contains(line), "{line:?} is not in\n{text}");
+    }
 }

@@ -7,7 +7,7 @@ use model::{
     ClusterName, Condition, Direction, Endpoint, ObjectName, Place, Problem, Protocol, Service, ServiceKind,
     ServicePort, SessionAffinity, Settings, Severity, TargetPort, Update, Workload,
 };
-use registry::dump::{ListenerDump, ProblemsDump};
+use registry::dump::{DnsDump, ListenerDump, ProblemsDump};
 use registry::{Dump, Table};
 
 use super::*;
@@ -297,7 +297,7 @@ fn settings_with_their_defaults() {
     assert_eq!(row("timeout").default, "none");
     assert_eq!(row("timeout").annotation.as_deref(), Some("weir.dev/timeout"));
     assert_eq!(row("accessLog").annotation, None);
-    assert_eq!(rows.len(), 18);
+    assert_eq!(rows.len(), 20);
 }
 
 #[test]
@@ -363,4 +363,49 @@ sidecar     nginx-1    10.1.0.1   -      true
 "
     );
     assert!(workloads(&dump, Some("data")).is_empty());
+}
+
+#[test]
+fn look_ups_of_a_name_by_the_search_list_and_of_all_names() {
+    let mut dump = dump(OutboundPolicy::AllowAny);
+    assert!(dns_remark(&dump).is_some());
+    dump.dns = Some(DnsDump {
+        resolvers: vec!["10.0.0.53:53".parse().unwrap()],
+        search: vec!["x.svc.cluster.local".into(), "svc.cluster.local".into()],
+        ndots: 5,
+        ttl: 5,
+        ..DnsDump::default()
+    });
+    assert_eq!(dns_remark(&dump), None);
+    let of = |name: &str, kind: Option<&str>| {
+        let (name, kind) = (Some(name.to_owned()), kind.map(str::to_owned));
+        let rows = dns(&dump, &DnsFilter { name, kind });
+        let cells = rows.iter().map(|row| row.cells().join(" "));
+        cells.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        of("nginx.sidecar", None),
+        [
+            "nginx.sidecar.x.svc.cluster.local. A forwarded - resolver 10.0.0.53 -",
+            "nginx.sidecar.x.svc.cluster.local. AAAA forwarded - resolver 10.0.0.53 -",
+            "nginx.sidecar.svc.cluster.local. A answered 10.96.3.4 service sidecar/nginx 5s",
+            "nginx.sidecar.svc.cluster.local. AAAA answered fd00::34 service sidecar/nginx 5s",
+        ]
+    );
+    assert_eq!(
+        of("10.96.3.4", None),
+        ["4.3.96.10.in-addr.arpa. PTR answered nginx.sidecar.svc.cluster.local service sidecar/nginx 5s"]
+    );
+    assert_eq!(
+        of("no.nginx.sidecar.svc.cluster.local.", Some("srv")),
+        ["no.nginx.sidecar.svc.cluster.local. SRV nxdomain - service sidecar/nginx -"]
+    );
+    let all = dns(&dump, &DnsFilter::default());
+    let has = |name: &str, kind: &str| all.iter().any(|row| row.name == name && row.kind == kind);
+    assert!(has("nginx.sidecar.svc.cluster.local.", "A"), "{all:?}");
+    assert!(
+        has("_http._tcp.nginx.sidecar.svc.cluster.local.", "SRV"),
+        "{all:?}"
+    );
+    assert!(all.iter().all(|row| row.result == LookUpResult::Answered));
 }

@@ -238,6 +238,67 @@ fn a_service_without_an_address_is_given_one() {
     assert_eq!(own[0].to_string(), "10.96.0.1");
 }
 
+/// Services of the namespace `default` that both have 240.240.237.154 where they are alone.
+const MEETING: [&str; 2] = ["s256", "s690"];
+
+#[test]
+fn automatic_addresses_hang_on_the_manifests_and_not_on_their_order() {
+    let others = (0..40).map(|i| format!("t{i}"));
+    let files: Vec<(String, String)> = others
+        .chain(MEETING.map(str::to_owned))
+        .map(|name| {
+            let text = service(&name, "{ports: [{port: 80}]}");
+            (format!("{name}.yaml"), text)
+        })
+        .collect();
+    let gathered = |order: &mut dyn Iterator<Item = &(String, String)>| {
+        let mut catalog = Catalog::default();
+        for (file, text) in order {
+            catalog.put(file, parse(file, text));
+        }
+        let mut addresses = BTreeMap::new();
+        for update in catalog.updates() {
+            if let Update::Service(service) = update {
+                addresses.insert(service.name, service.kind);
+            }
+        }
+        addresses
+    };
+    let forward = gathered(&mut files.iter());
+    assert_eq!(forward.len(), 42);
+    assert_eq!(gathered(&mut files.iter().rev()), forward);
+}
+
+#[test]
+fn an_older_service_has_the_address_that_a_younger_one_also_hashes_to() {
+    let at = |name: &str, time: &str| {
+        service(name, "{ports: [{port: 80}]}").replace(
+            &format!("{{name: {name}}}"),
+            &format!("{{name: {name}, creationTimestamp: {time}}}"),
+        )
+    };
+    let mut world = World::default();
+    let text = at(MEETING[0], "2024-01-02T00:00:00Z") + &at(MEETING[1], "2024-01-01T00:00:00Z");
+    let snapshot = world.put("m.yaml", &text);
+    let of = |name: &str| snapshot.resolve(&format!("{name}.default"));
+    let mut alone = World::default();
+    let alone = alone.put("m.yaml", &at(MEETING[1], "2024-01-01T00:00:00Z"));
+    assert_eq!(of(MEETING[1]), alone.resolve(&format!("{}.default", MEETING[1])));
+    assert_ne!(of(MEETING[0]), of(MEETING[1]));
+}
+
+#[test]
+fn automatic_addresses_can_be_turned_off() {
+    let mut world = World::default();
+    let plain = service("web", "{ports: [{port: 80}]}");
+    let given = world.put("web.yaml", &plain).resolve("web.default");
+    assert!(matches!(&given, Some(Resolved::Addresses(all)) if all.len() == 1));
+    let off = "apiVersion: weir.dev/v1alpha1\nkind: MeshConfig\nmetadata: {name: m}\nspec: {automaticAddresses: false}\n";
+    let without = world.put("m.yaml", off).resolve("web.default");
+    assert_eq!(without, Some(Resolved::Addresses(Vec::new())));
+    assert_eq!(world.remove("m.yaml").resolve("web.default"), given);
+}
+
 #[test]
 fn what_did_not_change_is_not_told_again() {
     let mut world = World::default();

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use model::settings::{AccessLog, Balancing, OutboundPolicy, Overrides};
+use model::settings::{AccessLog, Balancing, DNS_TTL_MAX, OutboundPolicy, Overrides};
 use model::{Settings, duration};
 
 use super::node::Node;
@@ -26,8 +26,10 @@ const OF_SERVICE: [&str; 10] = [
     "timeout",
 ];
 /// What only the whole mesh has.
-const OF_MESH: [&str; 8] = [
+const OF_MESH: [&str; 10] = [
     "access-log",
+    "automatic-addresses",
+    "dns-ttl",
     "drain-deadline",
     "header-timeout",
     "http-idle-timeout",
@@ -103,6 +105,11 @@ pub(super) fn mesh(root: &Node) -> Option<Settings> {
     set(&mut settings.pool_idle_timeout, time(&at("pool-idle-timeout")));
     set(&mut settings.tcp_idle_timeout, time(&at("tcp-idle-timeout")));
     set(&mut settings.drain_deadline, time(&at("drain-deadline")));
+    set(
+        &mut settings.automatic_addresses,
+        at("automatic-addresses").flag(),
+    );
+    set(&mut settings.dns_ttl, seconds(&at("dns-ttl"), DNS_TTL_MAX));
     Some(settings)
 }
 
@@ -175,6 +182,22 @@ fn time(node: &Node) -> Option<Duration> {
             None
         }
     }
+}
+
+/// Whole seconds, perhaps none.
+fn seconds(node: &Node, most: Duration) -> Option<Duration> {
+    let text = node.scalar()?;
+    let time = match text.as_str() {
+        "0" => Ok(Duration::ZERO),
+        text => duration::parse(text),
+    };
+    let told = match time {
+        Ok(time) if time <= most && time.subsec_nanos() == 0 => return Some(time),
+        Ok(_) => format!("must be whole seconds, from 0 to {}s", most.as_secs()),
+        Err(error) => error.to_string(),
+    };
+    node.error(told);
+    None
 }
 
 /// `none` or zero turn a time-out off.

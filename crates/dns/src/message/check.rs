@@ -8,6 +8,7 @@ use super::*;
 pub(crate) fn check(bytes: &[u8]) {
     if let Some(records) = answers(bytes) {
         for (_, record) in records {
+            let _ = text_of(bytes, &record);
             let _ = rewritten(bytes, record.kind, record.data);
         }
     }
@@ -19,7 +20,7 @@ pub(crate) fn check(bytes: &[u8]) {
     let limit = question.limit();
     let mut answer = Answer::new(&question, limit);
     for last in 0..50 {
-        answer.add(1, &Data::Address([10, 0, 0, last].into()));
+        answer.add(None, 1, &registry::Record::Address([10, 0, 0, last].into()));
     }
     let answer = answer.finish();
     assert!(answer.len() <= limit, "{} bytes for {limit}", answer.len());

@@ -28,7 +28,7 @@ fn answer(query: &[u8], addresses: &[IpAddr], limit: usize) -> Vec<u8> {
     let question = question(query);
     let mut answer = Answer::new(&question, limit);
     for &address in addresses {
-        answer.add(5, &Data::Address(address));
+        answer.add(None, 5, &registry::Record::Address(address));
     }
     answer.finish()
 }

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::ops::Range;
 
+use registry::Record;
+
 use super::{CLASS_IN, HEADER, NAME_MAX, Question, code, kind, number};
 
 /// Bytes of UDP that we say we take, in answers with EDNS (the value that DNS flag day 2020 settled on).
@@ -21,44 +23,21 @@ pub(crate) struct Answer<'q, 'a> {
     pub(crate) code: u16,
 }
 
-/// What a record of ours says.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(crate) enum Data {
-    Address(IpAddr),
-    /// Names are in wire form.
-    Pointer(Vec<u8>),
-    Alias(Vec<u8>),
-    Service {
-        port: u16,
-        target: Vec<u8>,
-    },
-}
-
-impl Data {
-    pub(crate) fn kind(&self) -> u16 {
-        match self {
-            Self::Address(IpAddr::V4(_)) => kind::A,
-            Self::Address(IpAddr::V6(_)) => kind::AAAA,
-            Self::Pointer(_) => kind::PTR,
-            Self::Alias(_) => kind::CNAME,
-            Self::Service { .. } => kind::SRV,
+/// Type and data of a record of ours; `None` where it holds a name that DNS cannot carry.
+fn encode(record: &Record) -> Option<(u16, Vec<u8>)> {
+    Some(match record {
+        Record::Address(IpAddr::V4(v4)) => (kind::A, v4.octets().to_vec()),
+        Record::Address(IpAddr::V6(v6)) => (kind::AAAA, v6.octets().to_vec()),
+        Record::Pointer(name) => (kind::PTR, encode_name(name)?),
+        Record::Alias(name) => (kind::CNAME, encode_name(name)?),
+        Record::Port(place) => {
+            // Priority 0, weight 100: all alike.
+            let mut bytes = vec![0, 0, 0, 100];
+            bytes.extend(place.port.to_be_bytes());
+            bytes.extend(encode_name(&place.host)?);
+            (kind::SRV, bytes)
         }
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        match self {
-            Self::Address(IpAddr::V4(v4)) => v4.octets().to_vec(),
-            Self::Address(IpAddr::V6(v6)) => v6.octets().to_vec(),
-            Self::Pointer(name) | Self::Alias(name) => name.clone(),
-            Self::Service { port, target } => {
-                // Priority 0, weight 100: all alike.
-                let mut bytes = vec![0, 0, 0, 100];
-                bytes.extend(port.to_be_bytes());
-                bytes.extend(target);
-                bytes
-            }
-        }
-    }
+    })
 }
 
 impl<'q, 'a> Answer<'q, 'a> {
@@ -76,17 +55,12 @@ impl<'q, 'a> Answer<'q, 'a> {
         }
     }
 
-    /// Adds a record of the name that was asked for.
-    pub(crate) fn add(&mut self, ttl: u32, data: &Data) {
-        // The name: a pointer to the question's.
-        self.add_record(&[0xc0, HEADER as u8], data.kind(), CLASS_IN, ttl, &data.bytes());
-    }
-
     /// Adds a record of this name, given in wire form, or else of the one that was asked for.
-    pub(crate) fn add_of(&mut self, owner: Option<&[u8]>, ttl: u32, data: &Data) {
-        match owner {
-            Some(owner) => self.add_record(owner, data.kind(), CLASS_IN, ttl, &data.bytes()),
-            None => self.add(ttl, data),
+    pub(crate) fn add(&mut self, owner: Option<&[u8]>, ttl: u32, record: &Record) {
+        // A pointer to the question's name.
+        const ASKED: &[u8] = &[0xc0, HEADER as u8];
+        if let Some((kind, data)) = encode(record) {
+            self.add_record(owner.unwrap_or(ASKED), kind, CLASS_IN, ttl, &data);
         }
     }
 

@@ -5,12 +5,16 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener as StdListener, TcpStream as StdStream, UdpSocket as StdUdp};
 
-use registry::Resolved;
+use model::event::{Event, LookUp, Step};
+use model::settings::Overrides;
+use model::{Created, ObjectName, Service, ServiceKind, SessionAffinity, Update};
+use registry::{Snapshot, Table};
 use runtime::metrics::Metrics;
+use tokio::sync::watch;
 
 use super::*;
+use crate::Reports;
 use crate::message::encode_name;
-use crate::{Names, Reports};
 
 const A: u16 = 1;
 const AAAA: u16 = 28;
@@ -23,20 +27,34 @@ fn query(name: &str, kind: u16) -> Vec<u8> {
     bytes
 }
 
-fn names() -> Names {
-    let alias = |to: &str| Some(Resolved::Alias(to.into()));
-    Box::new(move |name| match name {
-        "nginx" => Some(Resolved::Addresses(vec!["10.0.0.1".parse().unwrap()])),
-        "many" => Some(Resolved::Addresses(
-            (0..100).map(|last| [10, 0, 0, last].into()).collect(),
-        )),
-        "gone.nginx" => Some(Resolved::Missing),
-        "inside" => alias("Nginx"),
-        "outside" => alias("db.example.com"),
-        "circle" => alias("circle"),
-        "nonsense" => alias("a..b"),
-        _ => None,
-    })
+/// In the namespace `mesh`: `nginx`; `many`, with a hundred addresses; aliases.
+fn snapshot() -> Arc<Snapshot> {
+    let service = |name: &str, kind| {
+        Update::Service(Box::new(Service {
+            name: ObjectName::new("mesh", name),
+            host: format!("{name}.mesh.svc.cluster.local").into(),
+            kind,
+            ports: Vec::new(),
+            affinity: SessionAffinity::None,
+            created: Created::Unknown,
+            publish_not_ready: false,
+            settings: Overrides::default(),
+        }))
+    };
+    let alias = |name, to: &str| service(name, ServiceKind::ExternalName(to.into()));
+    let many = (0..100).map(|last| [10, 0, 0, last].into()).collect();
+    let mut table = Table::new(None);
+    for update in [
+        service("nginx", ServiceKind::ClusterIp(vec![[10, 0, 0, 1].into()])),
+        service("many", ServiceKind::ClusterIp(many)),
+        alias("inside", "Nginx.mesh"),
+        alias("outside", "db.example.com"),
+        alias("circle", "circle.mesh"),
+        alias("nonsense", "a..b"),
+    ] {
+        table.apply(update);
+    }
+    table.snapshot()
 }
 
 /// A running server, where it listens, and its metrics.
@@ -45,6 +63,7 @@ struct Running {
     udp: SocketAddr,
     tcp: SocketAddr,
     metrics: Metrics,
+    told: mpsc::Receiver<Event>,
     _file: tempfile::NamedTempFile,
 }
 
@@ -59,17 +78,21 @@ fn start_server(resolv_conf: &str) -> Running {
         listeners: vec![listener],
     };
     let metrics = Metrics::default();
+    let (watcher, told) = mpsc::channel(1000);
     let config = Config {
-        names: names(),
+        // The sender is gone: it stays as it is.
+        snapshots: watch::channel(snapshot()).1,
         resolv_conf: file.path().to_owned(),
-        ttl: 5,
-        reports: Reports::new(&metrics),
+        ttl: None,
+        mark: None,
+        reports: Reports::new(&metrics, Some(watcher)),
     };
     Running {
         _handle: start(sockets, config).unwrap(),
         udp,
         tcp,
         metrics,
+        told,
         _file: file,
     }
 }
@@ -117,7 +140,10 @@ fn names_of_the_mesh_are_answered() {
         (0, 0),
         "the name is there, without such a record"
     );
-    assert_eq!(code(&ask(server.udp, &query("gone.nginx", A))), 3);
+    assert_eq!(
+        code(&ask(server.udp, &query("gone.nginx.mesh.svc.cluster.local", A))),
+        3
+    );
     let any = ask(server.udp, &query("nginx", 255));
     assert_eq!((any[7], &any[any.len() - 4..]), (1, &[10, 0, 0, 1][..]));
 
@@ -139,7 +165,7 @@ fn aliases_inside_are_followed_and_circles_end() {
     assert_eq!(answer[answer.len() - 4..], [10, 0, 0, 1]);
     let alone = ask(server.udp, &query("inside", 5));
     assert_eq!(alone[7], 1);
-    assert!(alone.ends_with(&encode_name("Nginx").unwrap()));
+    assert!(alone.ends_with(&encode_name("Nginx.mesh").unwrap()));
     for name in ["circle", "nonsense"] {
         assert_eq!(code(&ask(server.udp, &query(name, A))), 2, "{name}");
     }
@@ -211,5 +237,35 @@ fn hostile_bytes_get_an_error_or_nothing_and_the_next_query_its_answer() {
         answer[length - 4..length],
         [10, 0, 0, 1],
         "the first that comes back is this"
+    );
+}
+
+#[test]
+fn whoever_watches_is_told_of_each_look_up() {
+    let mut server = start_server("nameserver 127.77.77.77\n");
+    for (name, kind) in [("nGinx", A), ("many", A), ("example.org", AAAA)] {
+        ask(server.udp, &query(name, kind));
+    }
+    let told: Vec<LookUp> = (0..3)
+        .map(|_| match server.told.blocking_recv() {
+            Some(Event {
+                connection: 0,
+                step: Step::LookedUp(look_up),
+                ..
+            }) => *look_up,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let [nginx, many, outside] = &told[..] else {
+        panic!("{told:?}")
+    };
+    assert_eq!((&*nginx.name, nginx.kind, nginx.code), ("nginx", "A", "NOERROR"));
+    assert_eq!(nginx.service, Some(ObjectName::new("mesh", "nginx")));
+    assert_eq!(nginx.addresses, [net::IpAddr::from([10, 0, 0, 1])]);
+    assert_eq!(nginx.records, ["10.0.0.1".into()]);
+    assert!(many.is_truncated && many.records_count > many.records.len());
+    assert_eq!(
+        (outside.code, outside.kind, &outside.service, outside.resolver),
+        ("SERVFAIL", "AAAA", &None, None)
     );
 }

@@ -2,12 +2,14 @@
 //! the resolver itself answers them.
 
 mod forwarding;
+mod mark;
 mod queries;
+mod shown;
 
 use std::fs;
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use e2e::weir::Sidecar;
 use e2e::{Mesh, Pod, Program, RunAs};
 
@@ -35,11 +37,27 @@ struct Town {
     _sidecar: Sidecar,
 }
 
+/// How the proxy of a town is started.
+struct TownWith<'a> {
+    who: RunAs,
+    arguments: &'a [&'a str],
+}
+
 impl Town {
     fn create() -> Result<Self> {
+        Self::create_with(&TownWith {
+            who: RunAs::Proxy,
+            arguments: &[],
+        })
+    }
+
+    fn create_with(with: &TownWith<'_>) -> Result<Self> {
         let mesh = Mesh::create()?;
         let resolver = mesh.net.pod("resolver")?;
-        let unbound = unbound(&mesh, &resolver)?;
+        let long: String = (0..30)
+            .map(|n| format!("local-data: 'long.example.com. 300 IN TXT \"text {n:060}\"'\n"))
+            .collect();
+        let unbound = e2e::servers::unbound(&resolver, mesh.dir(), &(ZONE.to_owned() + &long))?;
         services(&mesh)?;
         let resolv_conf = mesh.dir().join("resolv.conf");
         // A slow machine must not look like a resolver that does not answer.
@@ -50,7 +68,8 @@ impl Town {
         e2e::servers::open_to_all(mesh.dir())?;
         let client = mesh.pod("client", "client")?;
         let file = resolv_conf.to_string_lossy();
-        let sidecar = Sidecar::proxy_alone(&client, &mesh.manifests, &["--dns", "--resolv-conf", &file])?;
+        let arguments = [&["--dns", "--resolv-conf", &file], with.arguments].concat();
+        let sidecar = Sidecar::proxy_as(with.who, &client, &mesh.manifests, &arguments)?;
         Ok(Self {
             mesh,
             client,
@@ -69,26 +88,6 @@ impl Town {
             .run_as(RunAs::Application, "dig", server.iter().chain(arguments))?;
         Ok(finished.text())
     }
-}
-
-fn unbound(mesh: &Mesh, pod: &Pod) -> Result<Program> {
-    let long: String = (0..30)
-        .map(|n| format!("local-data: 'long.example.com. 300 IN TXT \"text {n:060}\"'\n"))
-        .collect();
-    let conf = mesh.dir().join("unbound.conf");
-    fs::write(
-        &conf,
-        format!(
-            "server:\nusername: \"\"\nchroot: \"\"\npidfile: \"\"\ndirectory: \"{}\"\nuse-syslog: no\ndo-daemonize: no\n\
-             interface: 0.0.0.0\ninterface: ::\naccess-control: 0.0.0.0/0 allow\naccess-control: ::/0 allow\nnum-threads: 1\n\
-             module-config: \"iterator\"\nrrset-roundrobin: no\n{ZONE}{long}remote-control:\ncontrol-enable: no\n",
-            mesh.dir().display()
-        ),
-    )?;
-    let conf = conf.to_str().context("a directory whose name is text")?;
-    let unbound = pod.start(RunAs::Root, "unbound", ["-d", "-c", conf])?;
-    pod.wait_listening(53).with_context(|| unbound.said())?;
-    Ok(unbound)
 }
 
 fn services(mesh: &Mesh) -> Result<()> {

@@ -11,6 +11,7 @@ mod journey;
 mod life;
 mod loopback;
 mod names;
+mod resolvers;
 mod traffic;
 
 use std::fs;

@@ -76,6 +76,54 @@ fn services() {
 }
 
 #[test]
+fn bare_names_where_nobody_said_who_we_are() {
+    let mut table = table(
+        None,
+        [
+            put(service("a/web", &["10.96.0.1"], &[80])),
+            put(service("b/web", &["10.96.0.2"], &[80])),
+            put(service("default/api", &["10.96.0.3"], &[80])),
+            put(service("a/api", &["10.96.0.4"], &[80])),
+            put(service("b/redis", &[], &[6379])),
+        ],
+    );
+    let mut pod = endpoint(6379, "10.1.0.5:6380");
+    pod.hostname = Some("redis-0".into());
+    table.apply(endpoints("b/redis", vec![pod]));
+    let snapshot = table.snapshot();
+    for (host, expected) in [
+        ("web", None),
+        ("api", addresses(&["10.96.0.3"])),
+        ("redis", addresses(&["10.1.0.5"])),
+        ("redis-0.redis", addresses(&["10.1.0.5"])),
+        ("redis-1.redis", None),
+        ("web.svc", None),
+    ] {
+        assert_eq!(snapshot.resolve(host), expected, "{host}");
+    }
+}
+
+#[test]
+fn every_name_that_is_listed_has_records() {
+    let snapshot = town();
+    let names = snapshot.names();
+    for name in [
+        "web.a.svc.cluster.local",
+        "redis-0.redis.a.svc.cluster.local",
+        "fd01--5.redis.a.svc.cluster.local",
+        "_http-8080._tcp.web.a.svc.cluster.local",
+        "alias.a.svc.cluster.local",
+    ] {
+        assert!(names.iter().any(|listed| listed == name), "{name}: {names:?}");
+    }
+    assert!(
+        names
+            .iter()
+            .all(|name| !matches!(snapshot.resolve(name), None | Some(Resolved::Missing)))
+    );
+}
+
+#[test]
 fn pods_of_headless_services() {
     check(&[
         ("redis-0.redis", addresses(&["10.1.0.5"])),

@@ -15,7 +15,7 @@ use clap::{Subcommand, ValueEnum};
 use model::{Direction, Severity};
 use registry::Dump;
 
-/// Show what a running proxy knows: listeners, routes, clusters, endpoints, services, settings, problems
+/// Show what a running proxy knows: listeners, routes, clusters, endpoints, services, names, settings, problems
 ///
 /// The proxy is found by itself where one runs for this user or on 127.0.0.1:15000; --proxy names one of
 /// several. A dump saved with `weir pc dump` (or `curl localhost:15000/config_dump`) is read with --file.
@@ -137,6 +137,15 @@ enum What {
         #[arg(long, short)]
         namespace: Option<String>,
     },
+    /// What names are looked up to, and by whom: every name of the mesh, or NAME as a client's resolver tries it
+    #[command(visible_aliases = ["names", "d"])]
+    Dns {
+        /// The name, or an address, that a client looks up; tried with the search list of its resolv.conf
+        name: Option<String>,
+        /// Only records of this type: A, AAAA, CNAME, PTR, SRV, or any other
+        #[arg(long = "type", value_name = "TYPE", value_parser = record_type)]
+        kind: Option<String>,
+    },
     /// Mesh-wide settings in force, with their defaults
     Settings,
     /// What is wrong with the manifests, with file, document, object and field
@@ -181,6 +190,14 @@ fn read(path: &PathBuf) -> Result<String> {
         return Ok(text);
     }
     fs::read_to_string(path).with_context(|| format!("cannot read the dump {}", path.display()))
+}
+
+/// A word like `AAAA`; which types there are, nobody knows for certain.
+fn record_type(text: &str) -> Result<String, String> {
+    match !text.is_empty() && text.chars().all(|c| c.is_ascii_alphanumeric()) {
+        true => Ok(text.to_ascii_uppercase()),
+        false => Err("say A, AAAA, CNAME, PTR, SRV, or another type of records".to_owned()),
+    }
 }
 
 fn severity(text: &str) -> Result<Severity, String> {

@@ -36,7 +36,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "N", env = "WEIR_WORKERS", value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: Option<u16>,
 
-    /// Mark of the proxy's own connections, where the rules know them by it (needs `CAP_NET_ADMIN`)
+    /// Mark of the proxy's own connections and DNS queries, where the rules know them by it (needs `CAP_NET_ADMIN`)
     #[arg(long, value_name = "MARK", value_parser = mark)]
     mark: Option<u32>,
 
@@ -60,10 +60,9 @@ pub(crate) struct Args {
     #[arg(long)]
     dns: bool,
 
-    /// Seconds that clients may keep answers for names of the mesh
-    #[arg(long, value_name = "SECONDS", requires = "dns", default_value_t = dns::TTL_SECONDS,
-          value_parser = clap::value_parser!(u32).range(0..=86_400))]
-    dns_ttl: u32,
+    /// Seconds that clients may keep answers for names of the mesh; by default what the setting dnsTtl says
+    #[arg(long, value_name = "SECONDS", requires = "dns", value_parser = clap::value_parser!(u32).range(0..=86_400))]
+    dns_ttl: Option<u32>,
 
     /// The file that names the resolvers of all other names, read again when it changes
     #[arg(
@@ -129,7 +128,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     // before it finds out that it is one too many.
     let dns = args
         .dns
-        .then(|| dns(args.dns_ttl, args.resolv_conf))
+        .then(|| dns(args.dns_ttl, args.mark, args.resolv_conf))
         .transpose()?;
     let mut places = Places::bind()?;
     let listeners = Listeners::bind(workers, inbound).map_err(|error| cannot_listen(error, inbound))?;
@@ -169,13 +168,14 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn dns(ttl: u32, resolv_conf: PathBuf) -> Result<Dns> {
+fn dns(ttl: Option<u32>, mark: Option<u32>, resolv_conf: PathBuf) -> Result<Dns> {
     let sockets = dns::Sockets::bind_loopback(ports::DNS)
         .context("cannot listen on 15053 for DNS; is another proxy running in this network namespace?")?;
     Ok(Dns {
         sockets,
         resolv_conf,
         ttl,
+        mark,
     })
 }
 

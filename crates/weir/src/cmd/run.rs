@@ -158,7 +158,8 @@ fn compose(args: Args) -> Result<Ended> {
         dns: Some(Dns {
             sockets: dns,
             resolv_conf: PathBuf::from(network::RESOLV_CONF),
-            ttl: dns::TTL_SECONDS,
+            ttl: None,
+            mark: None,
         }),
         places: Places {
             socket: Some(socket),

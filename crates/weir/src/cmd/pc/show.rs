@@ -15,6 +15,9 @@ pub(super) fn show(dump: &Dump, what: What, form: Form) -> Result<ExitCode> {
     let is_for_people = matches!(form, Form::Table | Form::Wide);
     let remark = match &what {
         What::Problems { .. } => tables::problems_left_out(dump),
+        What::Dns { .. } => tables::dns_remark(dump)
+            .map(str::to_owned)
+            .or_else(|| tables::problems_hint(dump)),
         _ => tables::problems_hint(dump),
     };
     let nothing = nothing(dump, &what);
@@ -68,6 +71,7 @@ fn rows(dump: &Dump, what: What, form: Form) -> Result<(String, bool)> {
         }
         What::Services { namespace } => text(&tables::services(dump, namespace.as_deref()), form),
         What::Workloads { namespace } => text(&tables::workloads(dump, namespace.as_deref()), form),
+        What::Dns { name, kind } => text(&tables::dns(dump, &tables::DnsFilter { name, kind }), form),
         What::Settings => text(&tables::settings(dump)?, form),
         What::Problems { severity } => text(&tables::problems(dump, severity), form),
         // A whole dump was printed as it came.
@@ -104,6 +108,10 @@ fn nothing(dump: &Dump, what: &What) -> String {
         What::Services { namespace: None } => {
             "the manifests hold no service; `weir pc problems` says what is wrong with them, if anything"
         }
+        What::Dns {
+            name: None,
+            kind: None,
+        } => "the mesh has no names: every look-up is forwarded",
         What::Workloads { namespace: None } => {
             "the manifests hold no pod; services may have their endpoints from EndpointSlices"
         }

@@ -1,0 +1,106 @@
+//! What is told of look-ups: metrics always; to whoever watches (`--journey`), each of them. What nobody
+//! watches is not built.
+
+use std::net::IpAddr;
+use std::time::{Instant, SystemTime};
+
+use model::event::{Event, LookUp, Step};
+use runtime::metrics::{Counter, Family, Histogram, Label, Metrics};
+use tokio::sync::mpsc;
+
+use crate::answer::Done;
+use crate::message::{self, Received, answers, code_name, kind, kind_name, number, text_of};
+
+/// What a server reports. docs/metrics.md is made from these texts.
+#[derive(Clone)]
+pub struct Reports {
+    queries: Family<Counter, 2>,
+    pub(crate) upstream: Histogram,
+    watcher: Option<mpsc::Sender<Event>>,
+}
+
+/// Resolvers on the same machine answer within a millisecond, far ones within some tens; time-outs are seconds.
+const UPSTREAM_BOUNDS: &[f64] = &[
+    0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0,
+];
+/// Records of an answer that are told one by one; of longer ones the rest is counted.
+const RECORDS_TOLD: usize = 20;
+
+impl Reports {
+    /// Makes the metrics. Look-ups are told to `watcher`; where it is full, they are left out.
+    #[must_use]
+    pub fn new(metrics: &Metrics, watcher: Option<mpsc::Sender<Event>>) -> Self {
+        Self {
+            queries: metrics.counters(
+                "weir_dns_queries_total",
+                "DNS queries, by the type asked for and what became of them: answered, missing (ours, and there is no such name), forwarded, failed (no resolver answered, or an alias leads nowhere), malformed, dropped (too many at once)",
+                [Label::fixed("type"), Label::fixed("result")],
+            ),
+            upstream: metrics.histogram(
+                "weir_dns_upstream_duration_seconds",
+                "How long resolvers took for the queries that they answered",
+                UPSTREAM_BOUNDS,
+            ),
+            watcher,
+        }
+    }
+
+    /// When a query came, where anybody wants to know.
+    pub(crate) fn clock(&self) -> Option<(SystemTime, Instant)> {
+        self.watcher.as_ref().map(|_| (SystemTime::now(), Instant::now()))
+    }
+
+    pub(crate) fn count(&self, kind: &str, result: &str) {
+        self.queries.with([kind, result]).inc();
+    }
+
+    /// Reports what became of a query that came at that time.
+    pub(crate) fn done(&self, query: &[u8], done: &Done, clock: Option<(SystemTime, Instant)>) {
+        self.count(done.kind, done.result);
+        if let (Some(watcher), Some((at, begin))) = (&self.watcher, clock)
+            && let Some(look_up) = look_up(query, done, begin)
+        {
+            let step = Step::LookedUp(Box::new(look_up));
+            let event = Event {
+                at,
+                connection: 0,
+                step,
+            };
+            // Full: the watcher is behind, and no query waits for it.
+            let _ = watcher.try_send(event);
+        }
+    }
+}
+
+/// The look-up in words, read from its messages; `None` where the query is about no host name.
+fn look_up(query: &[u8], done: &Done, begin: Instant) -> Option<LookUp> {
+    let Received::Question(question) = message::read(query) else {
+        return None;
+    };
+    let message = done.message.as_deref()?;
+    let list = answers(message).unwrap_or_default();
+    let addresses = list.iter().filter_map(|(_, record)| {
+        let data = message.get(record.data.clone())?;
+        match record.kind {
+            kind::A => Some(IpAddr::from(<[u8; 4]>::try_from(data).ok()?)),
+            kind::AAAA => Some(IpAddr::from(<[u8; 16]>::try_from(data).ok()?)),
+            _ => None,
+        }
+    });
+    Some(LookUp {
+        addresses: addresses.collect(),
+        records: list
+            .iter()
+            .take(RECORDS_TOLD)
+            .map(|(_, record)| text_of(message, record).into())
+            .collect(),
+        records_count: list.len(),
+        code: code_name(number(message, 2).unwrap_or(0) & 0xf),
+        is_truncated: number(message, 2).unwrap_or(0) & 0x0200 != 0,
+        kind: kind_name(question.kind),
+        name: question.name.into(),
+        service: done.service.clone(),
+        resolver: done.resolver,
+        took: begin.elapsed(),
+    })
+}
