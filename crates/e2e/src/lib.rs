@@ -18,6 +18,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod cgroups;
 pub mod http;
 pub mod manifests;
 pub mod mesh;

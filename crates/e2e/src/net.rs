@@ -13,7 +13,8 @@ use std::process;
 use anyhow::{Context, Result, bail, ensure};
 use netsys::netns::Netns;
 
-use crate::program::{Finished, Program, RunAs, command};
+use crate::cgroups::Cgroup;
+use crate::program::{Finished, Program, RunAs, command, command_in};
 use crate::wait::eventually;
 
 const SWITCH_V4: Ipv4Addr = Ipv4Addr::new(10, 77, 255, 254);
@@ -250,9 +251,24 @@ impl Pod {
         variables: &[(&str, &str)],
         arguments: impl IntoIterator<Item = A>,
     ) -> Result<Program> {
+        self.start_file_in(None, who, path, variables, arguments)
+    }
+
+    /// As [`Pod::start_file`], in a cgroup.
+    ///
+    /// # Errors
+    /// As [`Pod::start_file`].
+    pub fn start_file_in<A: AsRef<OsStr>>(
+        &self,
+        cgroup: Option<&Cgroup>,
+        who: RunAs,
+        path: &Path,
+        variables: &[(&str, &str)],
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Program> {
         let name = format!("{} in pod {}", path.display(), self.name);
         let file = File::open(path).with_context(|| name.clone())?;
-        let mut command = command(&self.netns, who, "/proc/self/fd/0");
+        let mut command = command_in(cgroup, &self.netns, who, "/proc/self/fd/0");
         command.args(arguments).envs(variables.iter().copied());
         Program::start(command.stdin(file), &name)
     }

@@ -10,6 +10,7 @@ use netsys::netns::Netns;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::NamedTempFile;
 
+use crate::cgroups::Cgroup;
 use crate::wait::eventually;
 
 /// Where Debian keeps programs. The caller's own `PATH` may name directories that only root can enter.
@@ -47,7 +48,20 @@ impl RunAs {
 /// A command that starts in the namespace as that user. `setpriv` changes the user after the namespace
 /// has been entered, and sees to it that the program dies when the thread that started it does.
 pub(crate) fn command(netns: &Netns, who: RunAs, program: &str) -> Command {
-    let mut command = Command::new("setpriv");
+    command_in(None, netns, who, program)
+}
+
+/// The same, in a cgroup of version 2.
+pub(crate) fn command_in(cgroup: Option<&Cgroup>, netns: &Netns, who: RunAs, program: &str) -> Command {
+    let mut command = match cgroup {
+        None => Command::new("setpriv"),
+        Some(cgroup) => {
+            let script = format!("{} && exec \"$@\"", cgroup.entering());
+            let mut command = Command::new("sh");
+            command.args(["-c", &script, "sh", "setpriv"]);
+            command
+        }
+    };
     command.args(["--pdeathsig", "KILL"]);
     if who != RunAs::Root {
         let id = who.id().to_string();

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, anyhow, ensure};
 use model::ports::{HEALTH, INBOUND, OUTBOUND};
 
+use crate::cgroups::Cgroup;
 use crate::manifests::{Manifests, NAMESPACE};
 use crate::net::Pod;
 use crate::program::{Finished, Program, RunAs};
@@ -96,12 +97,26 @@ impl Sidecar {
     /// # Errors
     /// As [`Sidecar::start`].
     pub fn proxy_as(who: RunAs, pod: &Pod, manifests: &Manifests, arguments: &[&str]) -> Result<Self> {
+        Self::proxy_in(None, who, pod, manifests, arguments)
+    }
+
+    /// As [`Sidecar::proxy_as`], in a cgroup.
+    ///
+    /// # Errors
+    /// As [`Sidecar::start`].
+    pub fn proxy_in(
+        cgroup: Option<&Cgroup>,
+        who: RunAs,
+        pod: &Pod,
+        manifests: &Manifests,
+        arguments: &[&str],
+    ) -> Result<Self> {
         let binary = binary()?;
         let folder = manifests.path().to_string_lossy();
         let own = format!("{NAMESPACE}/{}", pod.name);
         let mut all = vec!["proxy", "--manifests", &folder, "--as", &own];
         all.extend(arguments);
-        let mut proxy = pod.start_file(who, &binary, &[], all)?;
+        let mut proxy = pod.start_file_in(cgroup, who, &binary, &[], all)?;
         pod.wait_listening(OUTBOUND)?;
         pod.wait_listening(INBOUND)?;
         let url = format!("http://127.0.0.1:{HEALTH}/healthz/ready");

@@ -1,6 +1,7 @@
 //! The one place that speaks to the kernel: namespaces, sockets, pipes, rules. Unsafe code is in
 //! [`sys`] alone; everything above it is safe functions over owned descriptors.
 
+pub mod cgroups;
 pub mod conntrack;
 pub mod contain;
 pub mod fdpass;

@@ -487,7 +487,7 @@ pub(crate) fn ack(message: &[u8]) -> Option<(usize, i32)> {
     let kind = u16::from_ne_bytes(message.get(4..6)?.try_into().ok()?);
     let sequence = u32::from_ne_bytes(message.get(8..12)?.try_into().ok()?);
     let errno = i32::from_ne_bytes(message.get(HEADER..HEADER + 4)?.try_into().ok()?);
-    (kind == ACK_ERROR).then_some((sequence as usize, -errno))
+    (kind == ACK_ERROR).then(|| (sequence as usize, errno.saturating_neg()))
 }
 
 #[cfg(test)]

@@ -87,7 +87,8 @@ impl AsFd for Netns {
     }
 }
 
-fn on_a_thread<T: Send>(f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+/// Runs `f` on a thread of its own, in the same namespaces, and passes on its panic.
+pub(crate) fn on_a_thread<T: Send>(f: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     thread::scope(|scope| {
         scope
             .spawn(f)

@@ -76,6 +76,12 @@ pub enum Error {
     /// A table that is no longer used would not go.
     #[error("cannot take away a table that Weir had made and that is empty now")]
     Table(#[source] std::io::Error),
+    /// The tree of cgroups could not be shown to nft.
+    #[error(
+        "nft looks for cgroups of version 2 at /sys/fs/cgroup; this machine has them elsewhere, and to show them there \
+         to nft alone takes CAP_SYS_ADMIN: run as root, or use --backend iptables"
+    )]
+    Cgroups(#[source] std::io::Error),
     /// A change failed, and so did taking it back.
     #[error("{error}; taking back what had been written failed as well ({also}): run `weir init --cleanup`")]
     HalfDone {
@@ -96,11 +102,11 @@ fn advice(said: &str) -> &'static str {
          or give the init container these capabilities"
     } else if said.contains("does not exist") || said.contains("No chain/target/match") {
         "\nThe kernel lacks a module for it: load nf_nat, xt_REDIRECT, xt_owner, xt_comment, and for TPROXY \
-         xt_TPROXY, xt_connmark, xt_mark (modprobe), \
+         xt_TPROXY, xt_connmark, xt_mark, for cgroups xt_cgroup (modprobe), \
          or try another back-end with --backend"
     } else if said.contains("Could not process rule") {
-        "\nThe kernel lacks something of nf_tables for it: load nft_chain_nat, nft_redir, nft_reject_inet, and for TPROXY nft_tproxy and nft_ct \
-         (modprobe), or try another back-end with --backend"
+        "\nThe kernel lacks something of nf_tables for it: load nft_chain_nat, nft_redir, nft_reject_inet, and for TPROXY nft_tproxy and nft_ct, \
+         for cgroups nft_socket (Linux 5.13) (modprobe), or try another back-end with --backend"
     } else {
         ""
     }

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
 
+use crate::cgroup;
 use crate::flags::Flags;
 use crate::intent::{
     Devices, Families, Inbound, InboundMode, Intent, LOOPBACK_V4, Outbound, Place, Proxy, Selection, Signs,
@@ -151,10 +152,19 @@ impl Words {
     }
 
     fn signs(&mut self, signs: &Signs) {
-        let Signs { uids, gids, marks } = signs;
+        let Signs {
+            uids,
+            gids,
+            marks,
+            class_ids,
+            cgroups,
+        } = signs;
         self.list("-u", uids);
         self.list("-g", gids);
         self.list("--proxy-mark", marks);
+        self.list(cgroup::CLASS_FLAG, class_ids);
+        let paths: Vec<_> = cgroups.iter().map(|cgroup| &cgroup.path).collect();
+        self.list(cgroup::PATH_FLAG, &paths);
     }
 }
 
@@ -168,7 +178,7 @@ fn joined<T: Display + Ord>(items: &[T]) -> String {
 /// The chain that keeps the words.
 #[must_use]
 pub fn chain(words: &str) -> Chain {
-    // Only ASCII is ever written: numbers, networks, and names of devices.
+    // Only ASCII is ever written: numbers, networks, names of devices and paths of cgroups.
     let pieces = words.as_bytes().chunks(PIECE).map(String::from_utf8_lossy);
     let rules = pieces.map(|piece| Rule {
         matches: vec![Match {
@@ -243,6 +253,8 @@ fn flag_of<'a>(flags: &'a mut Flags, flag: &str) -> Option<&'a mut Option<String
         "-u" => &mut flags.proxy_uid,
         "-g" => &mut flags.proxy_gid,
         "--proxy-mark" => &mut flags.proxy_mark,
+        cgroup::CLASS_FLAG => &mut flags.proxy_class_id,
+        cgroup::PATH_FLAG => &mut flags.proxy_cgroup,
         "--families" => &mut flags.families,
         "--drop-invalid" => &mut flags.drop_invalid,
         _ => return None,
@@ -293,10 +305,17 @@ mod tests {
                 flags.outbound_cidrs = Some(nets.join(","));
                 flags.proxy_mark = text("7");
             }),
+            flags_of(true, |flags| {
+                flags.proxy_class_id = text("7,10:1");
+                flags.proxy_cgroup = text("/a/b\\x2dc.service");
+            }),
         ];
+        let mut facts = Facts::fresh(&Family::ALL);
+        let path = "a/b\\x2dc.service".parse().unwrap();
+        facts.cgroups.ids.insert(path, Ok(44));
         for given in cases {
             let intent = given.intent().unwrap();
-            let plan = crate::plan(&intent, &Facts::fresh(&Family::ALL)).unwrap();
+            let plan = crate::plan(&intent, &facts).unwrap();
             for ruleset in crate::render(&plan).iter().chain(&crate::nft::render(&plan)) {
                 let kept = kept(ruleset).unwrap();
                 let (flags, services) = flags(&kept).unwrap();

@@ -22,12 +22,14 @@ const fn field(path: &'static str, flag: &'static str, kept: fn(&mut Flags) -> &
     Field { path, flag, kept }
 }
 
-const FIELDS: [Field; 23] = [
+const FIELDS: [Field; 25] = [
     field("families", "--families", |to| &mut to.families),
     field("dropInvalid", "--drop-invalid", |to| &mut to.drop_invalid),
     field("proxy.uids", "-u (--proxy-uid)", |to| &mut to.proxy_uid),
     field("proxy.gids", "-g (--proxy-gid)", |to| &mut to.proxy_gid),
     field("proxy.marks", "--proxy-mark", |to| &mut to.proxy_mark),
+    field("proxy.classIds", "--proxy-class-id", |to| &mut to.proxy_class_id),
+    field("proxy.cgroups", "--proxy-cgroup", |to| &mut to.proxy_cgroup),
     field("outbound.port", "-p (--envoy-port)", |to| &mut to.outbound_port),
     field("outbound.cidrs", "-i (--istio-service-cidr)", |to| {
         &mut to.outbound_cidrs

@@ -9,6 +9,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
+use crate::cgroup::Membership;
 use crate::installed::{Base, HookPoint, base_of};
 use crate::ruleset::{
     Chain, ChainKind, IpProtocol, Match, PURPOSE, Policy, PortRange, Rule, Ruleset, Target, Test,
@@ -232,6 +233,12 @@ impl Verdict {
 /// Follows a packet through the chains in the order in which the kernel asks them.
 #[must_use]
 pub fn evaluate(ruleset: &Ruleset, packet: &Packet) -> Verdict {
+    evaluate_from(ruleset, packet, &Membership::default())
+}
+
+/// As [`evaluate`], for a packet of a process whose cgroups are known.
+#[must_use]
+pub fn evaluate_from(ruleset: &Ruleset, packet: &Packet, cgroups: &Membership) -> Verdict {
     let tables = ruleset.tables.iter().enumerate();
     let mut hooked = vec![];
     for (number, table) in tables {
@@ -248,14 +255,20 @@ pub fn evaluate(ruleset: &Ruleset, packet: &Packet) -> Verdict {
             }));
         }
     }
-    follow(hooked, packet, Telling::Path)
+    follow(hooked, packet, cgroups, Telling::Path)
 }
 
 /// The same through any chains that the kernel asks; those of one hook and priority in the order given.
-pub(crate) fn follow(mut hooked: Vec<Hooked<'_>>, packet: &Packet, telling: Telling) -> Verdict {
+pub(crate) fn follow(
+    mut hooked: Vec<Hooked<'_>>,
+    packet: &Packet,
+    cgroups: &Membership,
+    telling: Telling,
+) -> Verdict {
     hooked.sort_by_key(|hooked| hooked.base.priority);
     let mut walk = Walk {
         hooked: hooked.into(),
+        cgroups,
         view: View::of(packet),
         path: vec![],
         telling,
@@ -350,6 +363,7 @@ impl View {
 struct Walk<'a> {
     /// In the order of their priorities.
     hooked: Rc<[Hooked<'a>]>,
+    cgroups: &'a Membership,
     view: View,
     path: Vec<Step>,
     telling: Telling,
@@ -643,6 +657,10 @@ impl Walk<'_> {
             Test::Gid(first, last) => (*first..=*last).contains(&view.owner?.1),
             Test::Gids(ranges) => within_any(ranges, view.owner?.1),
             Test::Mark(mark) => mark.matches(view.mark),
+            // As the owner, these are the socket's, which there is none of on the way in.
+            Test::Class(id) => view.owner.and(self.cgroups.class_id)? == *id,
+            Test::Classes(ranges) => within_any(ranges, view.owner.and(self.cgroups.class_id)?),
+            Test::Cgroup(path) => view.owner.and(self.cgroups.is_below(path))?,
             Test::ConnectionMark(mark) => mark.matches(view.connection_mark),
             Test::State(states) => is_in(view.state, states)?,
             Test::Comment(_) => true,

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use ipnet::{IpNet, Ipv4Net};
 use model::ports;
 
+use crate::cgroup::{self, BadClassId, BadPath, Cgroup};
 use crate::intent::{
     BadMark, Devices, Dns, Families, Inbound, InboundMode, Intent, LOOPBACK_V4, Outbound, Place, Proxy,
     Selection, Signs, SocketMark, Tproxy, Uncarried,
@@ -31,6 +32,10 @@ pub struct Flags {
     pub proxy_gid: Option<String>,
     /// `--proxy-mark`.
     pub proxy_mark: Option<String>,
+    /// `--proxy-class-id`.
+    pub proxy_class_id: Option<String>,
+    /// `--proxy-cgroup`.
+    pub proxy_cgroup: Option<String>,
     /// `-m`.
     pub mode: Option<String>,
     /// `-t`.
@@ -122,15 +127,25 @@ impl Flags {
         }
     }
 
-    /// An id or a mark that is given stands alone; without any the proxy is the user of istio-iptables.
+    /// What is given stands alone; without anything the proxy is the user of istio-iptables.
     fn signs(&self, read: &mut Reader) -> Signs {
+        let class_ids = read.items(cgroup::CLASS_FLAG, self.proxy_class_id.as_deref(), |item| {
+            item.parse().map_err(|error: BadClassId| error.to_string())
+        });
+        let cgroups = read.items(cgroup::PATH_FLAG, self.proxy_cgroup.as_deref(), |item| {
+            let path = item.parse().map_err(|error: BadPath| error.to_string())?;
+            Ok(Cgroup { path, id: None })
+        });
         let marks = read.items("--proxy-mark", self.proxy_mark.as_deref(), |item| {
             item.parse().map_err(|error: BadMark| error.to_string())
         });
         let given = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
-        if given(&self.proxy_mark) && !given(&self.proxy_uid) && !given(&self.proxy_gid) {
+        let others = [&self.proxy_mark, &self.proxy_class_id, &self.proxy_cgroup];
+        if others.into_iter().any(given) && !given(&self.proxy_uid) && !given(&self.proxy_gid) {
             return Signs {
                 marks,
+                class_ids,
+                cgroups,
                 ..Signs::default()
             };
         }
@@ -143,7 +158,13 @@ impl Flags {
             true => read.items("-g (--proxy-gid)", self.proxy_gid.as_deref(), id),
             false => uids.clone(),
         };
-        Signs { uids, gids, marks }
+        Signs {
+            uids,
+            gids,
+            marks,
+            class_ids,
+            cgroups,
+        }
     }
 
     fn outbound(&self, read: &mut Reader) -> Outbound {

@@ -4,6 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
+use crate::cgroup::Membership;
 use crate::evaluate::{At, Fate, Hooked, Packet, Telling, Verdict, follow};
 use crate::plan::Family;
 use crate::ruleset::{Chain, Rule, TableName};
@@ -178,10 +179,17 @@ impl Installed {
     /// not tell which that is. Where it matters the answer is [`Fate::Unknown`].
     #[must_use]
     pub fn evaluate(&self, packet: &Packet) -> Verdict {
-        let mut hooked = self.hooked(Family::of(packet.destination));
-        let one = follow(self.hooked(Family::of(packet.destination)), packet, Telling::All);
+        self.evaluate_from(packet, &Membership::default())
+    }
+
+    /// As [`Self::evaluate`], for a packet of a process whose cgroups are known.
+    #[must_use]
+    pub fn evaluate_from(&self, packet: &Packet, cgroups: &Membership) -> Verdict {
+        let family = Family::of(packet.destination);
+        let mut hooked = self.hooked(family);
+        let one = follow(self.hooked(family), packet, cgroups, Telling::All);
         hooked.reverse();
-        let other = follow(hooked, packet, Telling::Path);
+        let other = follow(hooked, packet, cgroups, Telling::Path);
         if one.fate == other.fate {
             return one;
         }

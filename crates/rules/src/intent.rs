@@ -8,6 +8,7 @@ use std::str::FromStr;
 use ipnet::{IpNet, Ipv4Net};
 use model::ports;
 
+use crate::cgroup::{Cgroup, ClassId};
 use crate::plan::Family;
 
 /// Everything a rule set is made from, apart from the facts of the namespace.
@@ -80,13 +81,17 @@ pub struct Signs {
     pub gids: Vec<u32>,
     /// Socket marks.
     pub marks: Vec<SocketMark>,
+    /// Class ids of net_cls.
+    pub class_ids: Vec<ClassId>,
+    /// Cgroups of version 2.
+    pub cgroups: Vec<Cgroup>,
 }
 
 impl Signs {
     /// Whether nothing would be recognised.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.uids.is_empty() && self.gids.is_empty() && self.marks.is_empty()
+        *self == Self::default()
     }
 }
 

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod asked;
+pub mod cgroup;
 pub mod config;
 pub mod diff;
 pub mod dumps;
@@ -20,7 +21,7 @@ pub mod plan;
 pub mod render;
 pub mod ruleset;
 
-pub use evaluate::{Fate, Origin, Packet, State, Step, Verdict, evaluate};
+pub use evaluate::{Fate, Origin, Packet, State, Step, Verdict, evaluate, evaluate_from};
 pub use flags::Flags;
 pub use installed::Installed;
 pub use intent::{Intent, Proxy, Selection, SocketMark};

@@ -314,6 +314,8 @@ fn module_test(module: &str, option: &str, value: &str) -> Option<Test> {
         ("owner", "--uid-owner") => ids(value).map(|(first, last)| Test::Uid(first, last))?,
         ("owner", "--gid-owner") => ids(value).map(|(first, last)| Test::Gid(first, last))?,
         ("mark", "--mark") => Test::Mark(mark(value)?),
+        ("cgroup", "--cgroup") => Test::Class(value.parse().ok()?),
+        ("cgroup", "--path") => Test::Cgroup(value.to_owned()),
         ("connmark", "--mark") => Test::ConnectionMark(mark(value)?),
         ("conntrack", "--ctstate") => Test::State(value.split(',').map(str::to_owned).collect()),
         ("comment", "--comment") => Test::Comment(value.to_owned()),

@@ -14,7 +14,10 @@ use ipnet::IpNet;
 
 pub use self::prune::of_family;
 use crate::asked;
-use crate::intent::{Dns, Families, Inbound, Intent, Place, Proxy, Selection, SocketMark, Tproxy, Uncarried};
+use crate::cgroup::{self, Cgroup, ClassId};
+use crate::intent::{
+    Dns, Families, Inbound, Intent, Place, Proxy, Selection, Signs, SocketMark, Tproxy, Uncarried,
+};
 use crate::ruleset::IpProtocol;
 
 /// An address family.
@@ -55,6 +58,8 @@ pub struct Facts {
     pub ipv6: Stack,
     /// Devices that are a machine's own: `eth0`, `wlan0`.
     pub physical_devices: Vec<String>,
+    /// About the cgroups that the intent names.
+    pub cgroups: cgroup::Facts,
 }
 
 impl Facts {
@@ -69,6 +74,7 @@ impl Facts {
             ipv4: stack(Family::V4),
             ipv6: stack(Family::V6),
             physical_devices: vec![],
+            cgroups: cgroup::Facts::default(),
         }
     }
 }
@@ -209,7 +215,7 @@ pub enum Condition {
 }
 
 /// One sign of a socket.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Sign {
     /// The user id of its maker.
     Uid(u32),
@@ -217,6 +223,10 @@ pub enum Sign {
     Gid(u32),
     /// Its mark.
     Mark(SocketMark),
+    /// The class id of the cgroup that it was made in.
+    Class(ClassId),
+    /// It was made in this cgroup, or in one below it.
+    Cgroup(Cgroup),
 }
 
 /// What becomes of a packet.
@@ -277,7 +287,7 @@ pub fn plan(intent: &Intent, facts: &Facts) -> Result<Plan, Vec<Mistake>> {
     }
     if matches!(&intent.proxy, Proxy::Inside(signs) if signs.is_empty()) {
         mistakes.push(Mistake::new(
-            "--proxy-uid, --proxy-gid, --proxy-mark",
+            "--proxy-uid, --proxy-gid, --proxy-mark, --proxy-class-id, --proxy-cgroup",
             "nothing says how to recognise the proxy, so its own traffic would be captured; give one",
         ));
     }
@@ -290,6 +300,9 @@ pub fn plan(intent: &Intent, facts: &Facts) -> Result<Plan, Vec<Mistake>> {
         ));
     }
     mistakes.extend(tproxy_mistakes(intent));
+    if let Proxy::Inside(signs) = &intent.proxy {
+        mistakes.extend(cgroup::mistakes(signs, &facts.cgroups));
+    }
     let families = [(Family::V4, &facts.ipv4), (Family::V6, &facts.ipv6)]
         .into_iter()
         .filter(|(family, _)| match intent.families {
@@ -377,8 +390,12 @@ fn decide(intent: &Intent, facts: &Facts, families: Vec<Family>) -> Plan {
     if intent.captures_nothing() {
         return plan;
     }
+    let signs = match &intent.proxy {
+        Proxy::Inside(signs) => cgroup::with_ids(signs, &facts.cgroups),
+        Proxy::Outside { .. } => Signs::default(),
+    };
     plan.outbound = match &intent.proxy {
-        Proxy::Inside(signs) => clauses::from_inside(signs, intent),
+        Proxy::Inside(_) => clauses::from_inside(&signs, intent),
         Proxy::Outside { own, mark } => {
             clauses::from_outside(own, *mark, &intent.outbound, &intent.inbound, intent.dns)
         }
@@ -387,9 +404,9 @@ fn decide(intent: &Intent, facts: &Facts, families: Vec<Family>) -> Plan {
     if intent.drop_invalid {
         plan.arriving.push(clauses::invalid());
     }
-    if let (Proxy::Inside(signs), Some(tproxy)) = (&intent.proxy, intent.inbound.tproxy()) {
+    if let (Proxy::Inside(_), Some(tproxy)) = (&intent.proxy, intent.inbound.tproxy()) {
         plan.arriving.extend(clauses::tproxy::arriving(intent, tproxy));
-        plan.sending = clauses::tproxy::sending(signs, intent, tproxy);
+        plan.sending = clauses::tproxy::sending(&signs, intent, tproxy);
         let families = plan.families.iter();
         let in_use = families.filter(|family| **family == Family::V4 || facts.ipv6 != Stack::Off);
         plan.policy_routes = in_use

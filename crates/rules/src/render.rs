@@ -5,9 +5,9 @@
 mod conditions;
 
 use self::conditions::tests;
-pub(crate) use self::conditions::{ids, port_set};
+pub(crate) use self::conditions::{class, ids, port_set};
 use crate::asked;
-use crate::plan::{self, Action, Clause, Condition, Family, Plan};
+use crate::plan::{self, Action, Clause, Condition, Family, Plan, Sign};
 use crate::ruleset::{
     Chain, ChainKind, IpProtocol, Match, PURPOSE, Policy, Rule, Ruleset, Table, TableName, Target, Test,
 };
@@ -223,8 +223,13 @@ fn rules(dialect: Dialect, clause: &Clause, family: Family) -> Vec<Rule> {
             matches
         })
         .flat_map(|matches| {
+            let bound = bound_to(clause, &matches);
             let rule = |target: &Target, about: &str| Rule {
-                matches: matches.iter().cloned().chain([purpose(about)]).collect(),
+                matches: matches
+                    .iter()
+                    .cloned()
+                    .chain([purpose(&format!("{about}{bound}"))])
+                    .collect(),
                 target: target.clone(),
             };
             // Where nobody listens, nftables goes on with the next rule; iptables drops of itself.
@@ -234,6 +239,25 @@ fn rules(dialect: Dialect, clause: &Clause, family: Family) -> Vec<Rule> {
             std::iter::once(rule(&target, clause.purpose)).chain(stopped)
         })
         .collect()
+}
+
+/// The number of the cgroup that the rule would be bound to, for its comment (see [`cgroup::Cgroup::id`]).
+///
+/// [`cgroup::Cgroup::id`]: crate::cgroup::Cgroup::id
+fn bound_to(clause: &Clause, matches: &[Match]) -> String {
+    let signs = clause.when.iter().flat_map(|condition| match condition {
+        Condition::SocketHas(signs) => signs.as_slice(),
+        _ => &[],
+    });
+    let ids = signs.filter_map(|sign| match sign {
+        Sign::Cgroup(cgroup) => {
+            let is_it =
+                |found: &Match| matches!(&found.test, Test::Cgroup(path) if path == cgroup.path.as_str());
+            cgroup.id.filter(|_| matches.iter().any(is_it))
+        }
+        _ => None,
+    });
+    ids.map(|id| format!("; cgroup {id}")).collect()
 }
 
 /// What `reject` of nftables tells the sender where nothing else is said.

@@ -154,6 +154,12 @@ pub enum Test {
     Gids(Vec<(u32, u32)>),
     /// `-m mark --mark`.
     Mark(SocketMark),
+    /// `-m cgroup --cgroup`: the class id of net_cls.
+    Class(u32),
+    /// In one of these ranges: `meta cgroup { … }` of nftables.
+    Classes(Vec<(u32, u32)>),
+    /// `-m cgroup --path`: the path of a cgroup of version 2, which those below it count as.
+    Cgroup(String),
     /// `-m connmark --mark`.
     ConnectionMark(SocketMark),
     /// `-m conntrack --ctstate`, the states' names.

@@ -25,7 +25,7 @@ fn every_field() -> Value {
         "sidecar": true,
         "families": "both",
         "dropInvalid": true,
-        "proxy": {"uids": [1337, 1338], "gids": 1337, "marks": ["0x539/0xfff"]},
+        "proxy": {"uids": [1337, 1338], "gids": 1337, "marks": ["0x539/0xfff"], "classIds": ["10:1", 7], "cgroups": ["/system.slice/a", "b"]},
         "outbound": {
             "port": 16001,
             "cidrs": ["10.0.0.0/8", "fd00::/8"],
@@ -56,6 +56,8 @@ fn the_same_as_flags() -> Flags {
         proxy_uid: text("1337,1338"),
         proxy_gid: text("1337"),
         proxy_mark: text("0x539/0xfff"),
+        proxy_class_id: text("10:1,7"),
+        proxy_cgroup: text("/system.slice/a,b"),
         outbound_port: text("16001"),
         outbound_cidrs: text("10.0.0.0/8,fd00::/8"),
         outbound_exclude_cidrs: text("10.1.0.0/16"),

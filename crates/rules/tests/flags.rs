@@ -25,7 +25,7 @@ fn the_proxy_is_who_the_flags_say_and_else_1337() {
     let both = |uids: &[u32], gids: &[u32]| Signs {
         uids: uids.to_vec(),
         gids: gids.to_vec(),
-        marks: vec![],
+        ..Signs::default()
     };
     let flags = Flags::default();
     assert_eq!(signs(&flags), both(&[1337], &[1337]));
@@ -144,7 +144,11 @@ fn all_that_stands_against_a_plan_is_told_at_once() {
         .collect();
     assert_eq!(
         flags,
-        ["--host", "--proxy-uid, --proxy-gid, --proxy-mark", "IPv6"]
+        [
+            "--host",
+            "--proxy-uid, --proxy-gid, --proxy-mark, --proxy-class-id, --proxy-cgroup",
+            "IPv6"
+        ]
     );
     intent.place = Place::Host;
     assert_eq!(plan(&intent, &facts).unwrap_err().len(), 2);

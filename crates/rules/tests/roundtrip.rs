@@ -63,6 +63,8 @@ fn test() -> impl Strategy<Value = Test> {
         ids().prop_map(|(first, last)| Test::Gid(first, last)),
         mark().prop_map(Test::Mark),
         Just(Test::Transparent),
+        any::<u32>().prop_map(Test::Class),
+        r#"[ -~é]{1,40}"#.prop_map(Test::Cgroup),
         prop::sample::subsequence(vec!["NEW", "ESTABLISHED", "INVALID"], 1..3)
             .prop_map(|states| Test::State(states.into_iter().map(str::to_owned).collect())),
         COMMENT.prop_map(Test::Comment),

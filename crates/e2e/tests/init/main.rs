@@ -1,6 +1,7 @@
 //! The rules of `weir init` and `weir run` against the kernel, and the command itself.
 
 mod backends;
+mod cgroups;
 mod command;
 mod contained;
 mod native;

@@ -10,29 +10,33 @@ use anyhow::{Context, Result, anyhow, ensure};
 use e2e::Pod;
 use netsys::rules::{Backend, Programs, Session};
 use rules::ruleset::{Chain, IpProtocol, Ruleset};
-use rules::{Family, Fate, Origin, Packet, State, asked, evaluate, nft, plan};
+use rules::{Facts, Family, Fate, Origin, Packet, State, Verdict, asked, evaluate_from, nft, plan};
 use socket2::Socket;
 
 use self::settings::{Setting, setting};
-use self::world::{ELSEWHERE, FAR, NEAR, PORTS, UDP_PORTS, World, connect, sockets};
+use self::world::{ELSEWHERE, FAR, Group, NEAR, PORTS, UDP_PORTS, World, connect};
 
 const BACKENDS: [Backend; 3] = [Backend::IptablesNft, Backend::IptablesLegacy, Backend::Nft];
 const MARK: u32 = 0x539;
 
-/// A sender: uid, gid and mark of its socket.
-const SENDERS: [(u32, u32, u32); 8] = [
-    (0, 0, 0),
-    (1000, 1000, 0),
-    (1337, 1337, 0),
-    (1337, 1000, 0),
-    (1000, 1337, 0),
-    (1338, 1000, 0),
-    (1000, 77, 0),
-    (1000, 1000, MARK),
+/// A sender: uid, gid and mark of its socket, and the cgroups that it is in.
+const SENDERS: [(u32, u32, u32, Group); 11] = [
+    (0, 0, 0, Group::None),
+    (1000, 1000, 0, Group::None),
+    (1337, 1337, 0, Group::None),
+    (1337, 1000, 0, Group::None),
+    (1000, 1337, 0, Group::None),
+    (1338, 1000, 0, Group::None),
+    (1000, 77, 0, Group::None),
+    (1000, 1000, MARK, Group::None),
+    (1000, 1000, 0, Group::Class),
+    (1000, 1000, 0, Group::Path),
+    (1000, 1000, 0, Group::Other),
 ];
 
 struct Case {
     origin: Origin,
+    group: Group,
     protocol: IpProtocol,
     source: Option<IpAddr>,
     to: SocketAddr,
@@ -56,31 +60,33 @@ fn cases(world: &World) -> Result<Vec<Case>> {
     for (ip, device) in destinations {
         for port in PORTS {
             let to = SocketAddr::new(ip, port);
-            let case = |origin, protocol, source, device| Case {
+            let case = |origin, group, protocol, source, device| Case {
                 origin,
+                group,
                 protocol,
                 source,
                 to,
                 device,
             };
-            for (uid, gid, mark) in SENDERS {
+            for (uid, gid, mark, group) in SENDERS {
                 let origin = Origin::Socket { uid, gid, mark };
-                cases.push(case(origin, IpProtocol::Tcp, None, device));
+                cases.push(case(origin, group, IpProtocol::Tcp, None, device));
                 if UDP_PORTS.contains(&port) && !(device == "lo" && ip.to_string() == "127.0.0.5") {
-                    cases.push(case(origin, IpProtocol::Udp, None, device));
+                    cases.push(case(origin, group, IpProtocol::Udp, None, device));
                 }
                 if device == "lo" && port == 8080 {
                     let passthrough: IpAddr = match ip {
                         IpAddr::V4(_) => model::ports::PASSTHROUGH_V4.into(),
                         IpAddr::V6(_) => model::ports::PASSTHROUGH_V6.into(),
                     };
-                    cases.push(case(origin, IpProtocol::Tcp, Some(passthrough), device));
+                    cases.push(case(origin, group, IpProtocol::Tcp, Some(passthrough), device));
                 }
             }
+            let remote = |device| case(Origin::Remote, Group::None, IpProtocol::Tcp, None, device);
             if ip == v4 || ip == v6 {
-                cases.push(case(Origin::Remote, IpProtocol::Tcp, None, "eth0"));
+                cases.push(remote("eth0"));
             } else if near.contains(&ip) {
-                cases.push(case(Origin::Remote, IpProtocol::Tcp, None, "eth1"));
+                cases.push(remote("eth1"));
             }
         }
     }
@@ -117,6 +123,15 @@ fn packet(case: &Case, source: IpAddr, state: State) -> Packet {
     }
 }
 
+/// What is said of it.
+fn said(ruleset: &Ruleset, case: &Case, source: IpAddr, state: State, world: &World) -> Verdict {
+    evaluate_from(
+        ruleset,
+        &packet(case, source, state),
+        &world.membership(case.group),
+    )
+}
+
 /// Puts the setting in and gives back what the kernel then holds, a rule set a family.
 fn install(pod: &Pod, setting: &Setting, backend: Backend) -> Result<Vec<Ruleset>> {
     pod.within(|| {
@@ -126,7 +141,11 @@ fn install(pod: &Pod, setting: &Setting, backend: Backend) -> Result<Vec<Ruleset
             .map_err(|mistakes| anyhow!("{mistakes:?}"))?;
         intent.outbound.services.clone_from(&setting.services);
         let session = Session::open(Some(backend))?;
-        let plan = plan(&intent, &session.facts()?).map_err(|mistakes| anyhow!("{mistakes:?}"))?;
+        let facts = Facts {
+            cgroups: netsys::cgroups::facts(&intent),
+            ..session.facts()?
+        };
+        let plan = plan(&intent, &facts).map_err(|mistakes| anyhow!("{mistakes:?}"))?;
         session.install(&plan)?;
         drop(session);
         let mut dumps: Vec<_> = Session::open(Some(backend))?
@@ -167,10 +186,10 @@ fn of_family(rulesets: &[Ruleset], to: SocketAddr) -> Result<&Ruleset> {
 /// Sends it and holds what happens against what is said.
 fn check(case: &Case, socket: &Socket, ruleset: &Ruleset, world: &World, what: &str) -> Result<Fate> {
     let source = source(case, world)?;
-    let verdict = evaluate(ruleset, &packet(case, source, State::New));
+    let verdict = said(ruleset, case, source, State::New, world);
     let what = format!(
-        "{what}: {:?} {:?} {source} -> {}",
-        case.origin, case.protocol, case.to
+        "{what}: {:?} {:?} {:?} {source} -> {}",
+        case.origin, case.group, case.protocol, case.to
     );
     let arrived = connect(socket, case.protocol, case.source, case.to).with_context(|| what.clone())?;
     let as_said = match verdict.fate {
@@ -199,14 +218,15 @@ const MORE_TRIES: usize = 3;
 
 /// All of these, by sender; answers how many were redirected.
 fn send(cases: &[&Case], held: &[Ruleset], world: &World, what: &str) -> Result<usize> {
-    let senders = SENDERS.map(|(uid, gid, mark)| Origin::Socket { uid, gid, mark });
+    let senders = SENDERS.map(|(uid, gid, mark, group)| (Origin::Socket { uid, gid, mark }, group));
     let mut redirected = 0;
-    for origin in senders.into_iter().chain([Origin::Remote]) {
-        let its: Vec<_> = cases.iter().filter(|case| case.origin == origin).collect();
+    for (origin, group) in senders.into_iter().chain([(Origin::Remote, Group::None)]) {
+        let is_its = |case: &&&Case| (case.origin, case.group) == (origin, group);
+        let its: Vec<_> = cases.iter().filter(is_its).collect();
         let to: Vec<_> = its.iter().map(|case| (case.protocol, case.to)).collect();
         let make = |to: &[(IpProtocol, SocketAddr)]| match origin {
-            Origin::Remote => sockets(&world.other, (0, 0, 0), to),
-            Origin::Socket { uid, gid, mark } => sockets(&world.pod, (uid, gid, mark), to),
+            Origin::Remote => world.remote_sockets(to),
+            Origin::Socket { uid, gid, mark } => world.sockets((uid, gid, mark), group, to),
         };
         let sockets = make(&to)?;
         for (case, socket) in its.into_iter().zip(&sockets) {
@@ -230,10 +250,14 @@ fn send(cases: &[&Case], held: &[Ruleset], world: &World, what: &str) -> Result<
 /// Connections that are open go on, whatever the rules are now.
 fn open_ones_go_on(cases: &[Case], held: &[Ruleset], world: &World, what: &str) -> Result<()> {
     for case in cases.iter().filter(|case| case.protocol == IpProtocol::Tcp) {
+        let ruleset = of_family(held, case.to)?;
         for state in [State::Established, State::PickedUp] {
-            let open = packet(case, source(case, world)?, state);
-            let fate = evaluate(of_family(held, case.to)?, &open).fate;
-            ensure!(fate == Fate::Direct, "{what}: {open:?} meets {fate:?}");
+            let fate = said(ruleset, case, source(case, world)?, state, world).fate;
+            let to = case.to;
+            ensure!(
+                fate == Fate::Direct,
+                "{what}: an open connection to {to}, {state:?}, meets {fate:?}"
+            );
         }
     }
     ensure!(
@@ -248,7 +272,7 @@ fn the_kernel_does_with_every_packet_what_evaluate_says() -> Result<()> {
     let mut world = World::create()?;
     // Before conntrack looks, which it does only once there is a rule that asks it.
     world.open_some()?;
-    let (settings, cases) = (settings::all()?, cases(&world)?);
+    let (settings, cases) = (settings::all(&world)?, cases(&world)?);
     let (mut asked, mut redirected) = (0, 0);
     for backend in BACKENDS {
         for (number, setting) in settings.iter().enumerate() {
@@ -286,7 +310,11 @@ fn the_kernel_does_with_every_packet_what_evaluate_says() -> Result<()> {
 fn put(pod: &Pod, backend: Backend, rulesets: &[Ruleset]) -> Result<()> {
     if backend == Backend::Nft {
         let text = nft::transaction(&[nft::TableFamily::Inet], rulesets, true);
-        return pod.run("nft", [text.as_str()]).map(drop);
+        // It looks for cgroups in one place only.
+        let root = netsys::cgroups::v2_root()?.context("cgroup v2 is not mounted")?;
+        let script = "mount --bind \"$0\" /sys/fs/cgroup && exec nft \"$1\"";
+        let arguments = ["-m", "sh", "-c", script, &root.to_string_lossy(), &text];
+        return pod.run("unshare", arguments).map(drop);
     }
     for ruleset in rulesets {
         let programs = Programs::find(ruleset.family, backend).context("its programs")?;
@@ -340,8 +368,8 @@ fn each_rule_taken_out_of_the_kernel_changes_what_a_packet_meets() -> Result<()>
     let world = World::create()?;
     let cases = cases(&world)?;
     let name = "--sidecar -d 15020 -u 1337,1338 -g 1337 -o 22 -x 192.0.2.0/24,2001:db8::/32 --sources 10.77.0.2,fd00:77::2 \
-                --exclude-groups 77";
-    let setting = setting(name.to_owned(), 1);
+                --exclude-groups 77 --proxy-class-id CLASS --proxy-cgroup CGROUP";
+    let setting = setting(world.named(name), 1);
     let mut rules = 0;
     for backend in BACKENDS {
         let held = install(&world.pod, &setting, backend)?;
@@ -354,9 +382,11 @@ fn each_rule_taken_out_of_the_kernel_changes_what_a_packet_meets() -> Result<()>
             }
             let mut changed = None;
             for case in &cases {
-                let packet = packet(case, source(case, &world)?, State::New);
-                let fate =
-                    |rulesets| Ok::<_, anyhow::Error>(evaluate(of_family(rulesets, case.to)?, &packet).fate);
+                let source = source(case, &world)?;
+                let fate = |rulesets| {
+                    let ruleset = of_family(rulesets, case.to)?;
+                    Ok::<_, anyhow::Error>(said(ruleset, case, source, State::New, &world).fate)
+                };
                 if fate(&held)? != fate(&without)? {
                     changed = Some(case);
                     break;

@@ -10,6 +10,7 @@ use rules::{Family, Ruleset};
 
 use super::nf_tables::{Object, Socket, name_of, zero_ended};
 use super::{Error, program};
+use crate::cgroups;
 
 /// What there is of it in the calling thread's namespace.
 #[derive(Debug)]
@@ -76,7 +77,13 @@ impl Native {
     }
 
     fn write(&self, wanted: &[Ruleset]) -> Result<(), Error> {
-        let run = |inet| self.run(&["-f", "-"], &nft::transaction(&self.there, wanted, inet));
+        let run = |inet| {
+            let text = nft::transaction(&self.there, wanted, inet);
+            match has_cgroups(&text) {
+                true => self.run_with_cgroups(&["-f", "-"], &text),
+                false => self.run(&["-f", "-"], &text),
+            }
+        };
         match run(true) {
             // Older kernels have no NAT in `inet`; nothing was changed, and each family gets its table.
             Err(Error::Failed { .. }) if wanted.len() > 1 => run(false).map(drop),
@@ -88,7 +95,12 @@ impl Native {
         // One command a run: several of them get in each other's way in some versions.
         let texts = self.there.iter().map(|family| {
             let command = format!("list table {family} {}", nft::TABLE);
-            self.run(&[&command], "")
+            let text = self.run(&[&command], "")?;
+            match has_cgroups(&text) {
+                // nft has looked for their paths in the usual place, whatever is there.
+                true => self.run_with_cgroups(&[&command], ""),
+                false => Ok(text),
+            }
         });
         let mut held = nft::parse(&texts.collect::<Result<String, _>>()?);
         held.retain(|ruleset| !ruleset.tables.is_empty());
@@ -123,6 +135,10 @@ impl Native {
         }
     }
 
+    fn run_with_cgroups(&self, arguments: &[&str], input: &str) -> Result<String, Error> {
+        cgroups::with_v2_in_place(|| self.run(arguments, input)).map_err(Error::Cgroups)?
+    }
+
     fn remove(&self) -> Result<(), Error> {
         let mut left = self.there.clone();
         while !left.is_empty() {
@@ -139,6 +155,11 @@ impl Native {
         }
         Ok(())
     }
+}
+
+/// Whether a match on cgroups of version 2 is in the text.
+fn has_cgroups(text: &str) -> bool {
+    text.contains("socket cgroupv2 ")
 }
 
 /// Tables of every family.

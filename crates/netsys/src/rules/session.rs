@@ -59,7 +59,7 @@ impl Session {
         })
     }
 
-    /// What a plan has to know of the namespace.
+    /// What a plan has to know of the namespace; cgroups are not the namespace's (see [`crate::cgroups::facts`]).
     ///
     /// # Errors
     /// Where the kernel does not tell.
@@ -75,6 +75,7 @@ impl Session {
             ipv4: stack(v4),
             ipv6: if ipv6_is_on { stack(v6) } else { Stack::Off },
             physical_devices,
+            cgroups: rules::cgroup::Facts::default(),
         })
     }
 

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 
 use super::{Hook, TABLE, TableFamily, user_chain};
+use crate::cgroup;
 use crate::intent::SocketMark;
 use crate::plan::Family;
 use crate::ruleset::{
@@ -208,6 +209,10 @@ fn test_text(found: &Match, protocol: IpProtocol) -> Option<String> {
         Test::Gid(first, last) => format!("meta skgid {not}{}", id(*first, *last)),
         Test::Gids(ranges) => format!("meta skgid {not}{}", ids(ranges)),
         Test::Mark(mark) => mark_text("meta", *mark, found.negated),
+        Test::Class(class) => format!("meta cgroup {not}{class}"),
+        Test::Classes(ranges) => format!("meta cgroup {not}{}", ids(ranges)),
+        // nft itself counts the steps; the kernel compares at that depth.
+        Test::Cgroup(path) => format!("socket cgroupv2 level {} {not}\"{path}\"", cgroup::level(path)),
         Test::ConnectionMark(mark) => mark_text("ct", *mark, found.negated),
         Test::State(states) => format!("ct state {not}{}", states.join(",").to_lowercase()),
         Test::Transparent => format!("socket transparent {}", u8::from(!found.negated)),

@@ -119,6 +119,8 @@ fn signs_in_order(signs: &Signs) -> (Vec<Sign>, Vec<Sign>) {
     let uids = distinct(&signs.uids).into_iter().map(Sign::Uid);
     let mut first: Vec<_> = uids
         .chain(distinct(&signs.marks).into_iter().map(Sign::Mark))
+        .chain(distinct(&signs.class_ids).into_iter().map(Sign::Class))
+        .chain(distinct(&signs.cgroups).into_iter().map(Sign::Cgroup))
         .collect();
     if signs.uids.is_empty() {
         first.extend(gids);

@@ -89,7 +89,7 @@ fn useful(clauses: &[Clause], index: usize, family: Family) -> Option<Clause> {
         };
         clause.when[place] = match clause.when[place].clone() {
             ToPort(list) => ToPort(kept(list, |port| decides(ToPort(vec![*port])))?),
-            SocketHas(list) => SocketHas(kept(list, |sign| decides(SocketHas(vec![*sign])))?),
+            SocketHas(list) => SocketHas(kept(list, |sign| decides(SocketHas(vec![sign.clone()])))?),
             LeavesBy(list) => LeavesBy(kept(list, |name| decides(LeavesBy(vec![name.clone()])))?),
             CameBy(list) => CameBy(kept(list, |name| decides(CameBy(vec![name.clone()])))?),
             other => other,

@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use ipnet::IpNet;
 
 use super::{Dialect, not, yes};
-use crate::intent::SocketMark;
 use crate::plan::{Condition, Family, Sign};
 use crate::ruleset::{Addresses, Match, PortRange, Test, merged};
 
@@ -129,30 +128,41 @@ pub(crate) fn port_set(ranges: Vec<(u16, u16)>) -> Test {
 
 fn signs_of(dialect: Dialect, signs: &[Sign]) -> Vec<Vec<Match>> {
     if dialect == Dialect::Iptables {
-        let each = signs.iter().map(|sign| match *sign {
-            Sign::Uid(id) => Test::Uid(id, id),
-            Sign::Gid(id) => Test::Gid(id, id),
-            Sign::Mark(mark) => Test::Mark(mark),
+        let each = signs.iter().map(|sign| match sign {
+            Sign::Uid(id) => Test::Uid(*id, *id),
+            Sign::Gid(id) => Test::Gid(*id, *id),
+            Sign::Mark(mark) => Test::Mark(*mark),
+            Sign::Class(id) => Test::Class(id.0),
+            Sign::Cgroup(cgroup) => Test::Cgroup(cgroup.path.to_string()),
         });
         return each.map(|test| vec![yes(test)]).collect();
     }
     let mut uids: Vec<(u32, u32)> = vec![];
     let mut gids: Vec<(u32, u32)> = vec![];
-    let mut marks: Vec<SocketMark> = vec![];
+    let mut classes: Vec<(u32, u32)> = vec![];
+    let mut others: Vec<Test> = vec![];
     for sign in signs {
-        match *sign {
-            Sign::Uid(id) => uids.push((id, id)),
-            Sign::Gid(id) => gids.push((id, id)),
-            Sign::Mark(mark) => marks.push(mark),
+        match sign {
+            Sign::Uid(id) => uids.push((*id, *id)),
+            Sign::Gid(id) => gids.push((*id, *id)),
+            Sign::Mark(mark) => others.push(Test::Mark(*mark)),
+            Sign::Class(id) => classes.push((id.0, id.0)),
+            Sign::Cgroup(cgroup) => others.push(Test::Cgroup(cgroup.path.to_string())),
         }
     }
     let uids = ids(uids, Test::Uid, Test::Uids);
     let gids = ids(gids, Test::Gid, Test::Gids);
-    let tests = uids
-        .into_iter()
-        .chain(gids)
-        .chain(marks.into_iter().map(Test::Mark));
+    let classes = ids(classes, class, Test::Classes);
+    let tests = uids.into_iter().chain(gids).chain(classes).chain(others);
     tests.map(|test| vec![yes(test)]).collect()
+}
+
+/// One class id, or those in a row.
+pub(crate) fn class(first: u32, last: u32) -> Test {
+    match first == last {
+        true => Test::Class(first),
+        false => Test::Classes(vec![(first, last)]),
+    }
 }
 
 /// One test for all of them.

@@ -68,7 +68,7 @@ fn clean_up(args: &Args) -> Result<()> {
 }
 
 fn dry_run(args: &Args, intent: &Intent) -> Result<()> {
-    let plan = rules::plan(intent, &assumed_facts()?).map_err(|mistakes| all(&mistakes))?;
+    let plan = rules::plan(intent, &assumed_facts(intent)?).map_err(|mistakes| all(&mistakes))?;
     notes(&plan);
     if plan.is_empty() {
         return say(report::NOTHING_CAPTURED);
@@ -90,7 +90,7 @@ fn dry_run(args: &Args, intent: &Intent) -> Result<()> {
 }
 
 /// What can be told without any right and without any program.
-fn assumed_facts() -> Result<Facts> {
+fn assumed_facts(intent: &Intent) -> Result<Facts> {
     Ok(Facts {
         ipv4: Stack::On,
         ipv6: match links::ipv6_is_on()? {
@@ -98,6 +98,7 @@ fn assumed_facts() -> Result<Facts> {
             false => Stack::Off,
         },
         physical_devices: links::physical_devices()?,
+        cgroups: netsys::cgroups::facts(intent),
     })
 }
 
@@ -107,7 +108,7 @@ fn install(args: &Args, intent: &Intent) -> Result<()> {
     }
     may_write()?;
     let session = Session::open(args.action.backend()?)?;
-    let plan = rules::plan(intent, &session.facts()?).map_err(|mistakes| all(&mistakes))?;
+    let plan = planned(intent, &session)?;
     notes(&plan);
     let waiting = match args.action.host {
         true => Some(undo::start(&session.own(), args.action.confirm_within)?),
@@ -125,6 +126,15 @@ fn install(args: &Args, intent: &Intent) -> Result<()> {
         Some(waiting) => say(&waiting.how_to_confirm(args.action.netns.as_deref())),
         None => Ok(()),
     }
+}
+
+/// What should hold in the namespace of the session.
+fn planned(intent: &Intent, session: &Session) -> Result<Plan> {
+    let facts = Facts {
+        cgroups: netsys::cgroups::facts(intent),
+        ..session.facts()?
+    };
+    rules::plan(intent, &facts).map_err(|mistakes| all(&mistakes))
 }
 
 /// Said at once and plainly, before a program says it in its own way.

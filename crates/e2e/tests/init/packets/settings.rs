@@ -8,6 +8,8 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::TestRunner;
 use rules::Flags;
 
+use super::world::World;
+
 /// One configuration.
 pub(crate) struct Setting {
     /// As it is written: `-i * -b 80`.
@@ -20,7 +22,7 @@ pub(crate) struct Setting {
 }
 
 /// Each says something that the others do not.
-const WRITTEN: [&str; 37] = [
+const WRITTEN: [&str; 44] = [
     "--sidecar",
     "-i *",
     "-b *",
@@ -40,6 +42,11 @@ const WRITTEN: [&str; 37] = [
     "-i * -b * -u 1338 -g 1338",
     "-i * -b * --proxy-mark 0x539",
     "-i * -b * --proxy-mark 0x539/0xfff -u 1337",
+    "-i * -b * --proxy-class-id CLASS",
+    "-i * -b * --proxy-cgroup CGROUP",
+    "--sidecar --proxy-class-id 7,CLASS --proxy-cgroup CGROUP -x 192.0.2.0/24",
+    "-i * -b 80 --proxy-cgroup CGROUP --proxy-mark 0x539 -o 22",
+    "-i 127.0.0.0/8,10.96.0.0/12 -b * -u 1338 -g 1337 --proxy-cgroup CGROUP --proxy-class-id CLASS",
     "-i * -b * -e 8080",
     "--sidecar -c eth1",
     "--sidecar -c eth+",
@@ -58,21 +65,20 @@ const WRITTEN: [&str; 37] = [
     "--sidecar -m TPROXY -t 7 -k eth1 -d 80",
     "--sidecar -m TPROXY -t 7 -c eth1 -o 22",
     "-i 127.0.0.0/8,10.96.0.0/12 -b * -e 8080 -u 1338 -g 1337 -m TPROXY -t 7 -r 77",
+    "--sidecar -m TPROXY -t 7 --proxy-class-id CLASS",
+    "--sidecar -m TPROXY -t 7 --proxy-cgroup CGROUP -o 22",
     "-b * -d 22,80 --sources 10.77.0.2,fd00:79::/64 --drop-invalid true -m TPROXY -t 7",
 ];
 /// So many more are made up, the same ones in each run.
 const MADE_UP: usize = 36;
 
 /// All of them.
-pub(crate) fn all() -> Result<Vec<Setting>> {
-    let mut all: Vec<_> = WRITTEN
-        .iter()
-        .map(|name| setting((*name).to_owned(), 2))
-        .collect();
+pub(crate) fn all(world: &World) -> Result<Vec<Setting>> {
+    let mut all: Vec<_> = WRITTEN.iter().map(|name| setting(world.named(name), 3)).collect();
     let mut random = TestRunner::deterministic();
     while all.len() < WRITTEN.len() + MADE_UP {
         let made = made_up().new_tree(&mut random).map_err(|why| anyhow!("{why}"))?;
-        let made = setting(made.current(), 6);
+        let made = setting(world.named(&made.current()), 8);
         let captures = made.flags.intent().is_ok_and(|intent| !intent.captures_nothing());
         if captures && !all.iter().any(|known| known.name == made.name) {
             all.push(made);
@@ -99,6 +105,8 @@ pub(crate) fn setting(name: String, every: usize) -> Setting {
             "-u" => &mut flags.proxy_uid,
             "-g" => &mut flags.proxy_gid,
             "--proxy-mark" => &mut flags.proxy_mark,
+            "--proxy-class-id" => &mut flags.proxy_class_id,
+            "--proxy-cgroup" => &mut flags.proxy_cgroup,
             "-i" => &mut flags.outbound_cidrs,
             "-x" => &mut flags.outbound_exclude_cidrs,
             "-q" => &mut flags.outbound_ports,
@@ -127,10 +135,12 @@ pub(crate) fn setting(name: String, every: usize) -> Setting {
 }
 
 /// Each flag with some of these values, or not at all.
-const CHOICES: [(&str, &[&str]); 14] = [
+const CHOICES: [(&str, &[&str]); 16] = [
     ("-u", &["1337", "1338", "0"]),
     ("-g", &["1337", "1338", "1000"]),
     ("--proxy-mark", &["0x539", "0x1/0xff"]),
+    ("--proxy-class-id", &["CLASS", "7"]),
+    ("--proxy-cgroup", &["CGROUP"]),
     (
         "-i",
         &[

@@ -6,9 +6,11 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use e2e::cgroups::{Cgroup, Class, Maker};
 use e2e::{Net, Pod, until};
 use model::ports;
 use netsys::sock::{original_dst, transparent};
+use rules::cgroup::Membership;
 use rules::ruleset::IpProtocol;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_gid, set_thread_uid};
@@ -41,9 +43,30 @@ pub(crate) struct World {
     pub(crate) other: Pod,
     /// Connections that stay open: the near end of each.
     pub(crate) open: Vec<TcpStream>,
+    /// Who makes sockets in each cgroup; they leave before it goes.
+    makers: [(Group, Maker); 2],
+    class: Class,
+    cgroup: Cgroup,
+    other_cgroup: Cgroup,
     // Dropped last: the pods are plugged into it.
     _net: Net,
 }
+
+/// Which cgroups a sender is in, apart from the root.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Group {
+    /// None.
+    None,
+    /// One of net_cls, with the class id [`CLASS`].
+    Class,
+    /// [`World::cgroup`], of version 2.
+    Path,
+    /// Another one beside it.
+    Other,
+}
+
+/// The class id of a sender.
+const CLASS: u32 = 0x10_0001;
 
 impl World {
     pub(crate) fn create() -> Result<Self> {
@@ -79,12 +102,71 @@ impl World {
             listen(pod)?;
             echo(pod)?;
         }
+        let class = Class::create(&pod, CLASS)?;
+        let (cgroup, other_cgroup) = (Cgroup::create()?, Cgroup::create()?);
+        let makers = [
+            (Group::Path, Maker::start(&pod, &cgroup)?),
+            (Group::Other, Maker::start(&pod, &other_cgroup)?),
+        ];
         Ok(Self {
             pod,
             other,
             open: vec![],
+            makers,
+            class,
+            cgroup,
+            other_cgroup,
             _net: net,
         })
+    }
+
+    /// The cgroups as a rule's flags name them: `CGROUP` and `CLASS` in that text.
+    pub(crate) fn named(&self, text: &str) -> String {
+        let class = format!("{CLASS:#x}");
+        text.replace("CGROUP", &self.cgroup.path).replace("CLASS", &class)
+    }
+
+    /// What is known of a sender in that group.
+    pub(crate) fn membership(&self, group: Group) -> Membership {
+        let none = Membership::none();
+        match group {
+            Group::None => none,
+            Group::Class => Membership {
+                class_id: Some(CLASS),
+                ..none
+            },
+            Group::Path => Membership {
+                path: Some(self.cgroup.path.clone()),
+                ..none
+            },
+            Group::Other => Membership {
+                path: Some(self.other_cgroup.path.clone()),
+                ..none
+            },
+        }
+    }
+
+    /// Sockets of that sender, one for each destination.
+    pub(crate) fn sockets(
+        &self,
+        sender: (u32, u32, u32),
+        group: Group,
+        to: &[(IpProtocol, SocketAddr)],
+    ) -> Result<Vec<Socket>> {
+        match self.makers.iter().find(|(its, _)| *its == group) {
+            Some((_, maker)) => maker.sockets(&to.iter().map(kind).collect::<Vec<_>>()),
+            None => sockets(
+                &self.pod,
+                sender,
+                Some(&self.class).filter(|_| group == Group::Class),
+                to,
+            ),
+        }
+    }
+
+    /// Sockets of the other pod.
+    pub(crate) fn remote_sockets(&self, to: &[(IpProtocol, SocketAddr)]) -> Result<Vec<Socket>> {
+        sockets(&self.other, (0, 0, 0), None, to)
     }
 
     /// Connections both ways, on both wires, in both families, that stay open.
@@ -198,25 +280,33 @@ fn arrival(text: &str) -> Result<Arrival> {
     })
 }
 
-/// Sockets of that sender, one for each destination.
-pub(crate) fn sockets(
+/// What kind of socket goes there.
+fn kind(to: &(IpProtocol, SocketAddr)) -> (Domain, Type) {
+    let kind = match to.0 {
+        IpProtocol::Udp => Type::DGRAM,
+        _ => Type::STREAM,
+    };
+    (Domain::for_address(to.1), kind)
+}
+
+/// Sockets of a thread that has those ids, and that class, one for each destination.
+fn sockets(
     pod: &Pod,
     sender: (u32, u32, u32),
+    class: Option<&Class>,
     to: &[(IpProtocol, SocketAddr)],
 ) -> Result<Vec<Socket>> {
     let (uid, gid, mark) = sender;
     // The packet filter looks at who made the socket, so the thread changes its ids first; it ends with
     // them. The mark needs a right that the thread has then given up.
-    let sockets = pod.within(|| -> std::io::Result<Vec<Socket>> {
+    let sockets = pod.within(|| -> Result<Vec<Socket>> {
+        class.map_or(Ok(()), Class::enter)?;
         set_thread_gid(Gid::from_raw(gid))?;
         set_thread_uid(Uid::from_raw(uid))?;
         to.iter()
-            .map(|&(protocol, to)| {
-                let kind = match protocol {
-                    IpProtocol::Udp => Type::DGRAM,
-                    _ => Type::STREAM,
-                };
-                Socket::new(Domain::for_address(to), kind, None)
+            .map(|to| {
+                let (domain, kind) = kind(to);
+                Ok(Socket::new(domain, kind, None)?)
             })
             .collect()
     })??;

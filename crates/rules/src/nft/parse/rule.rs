@@ -5,9 +5,10 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 
 use super::words::Word;
+use crate::cgroup;
 use crate::intent::SocketMark;
 use crate::plan::Family;
-use crate::render::{PORT_UNREACHABLE, ids, port_set, rank};
+use crate::render::{PORT_UNREACHABLE, class, ids, port_set, rank};
 use crate::ruleset::{Addresses, IpProtocol, Match, Rule, TableName, Target, Test};
 
 /// A rule, and the family that it is for, where that is one of two.
@@ -108,7 +109,12 @@ impl Reader {
                 Some(6)
             }
             [ip @ ("ip" | "ip6"), "daddr", ".", header, "dport", ..] => self.services(ip, header, words),
-            ["meta", key @ ("l4proto" | "skuid" | "skgid" | "mark"), ..] => self.value(2, key, "", words),
+            ["socket", "cgroupv2", "level", level, ..] => self.cgroup(level, words),
+            [
+                "meta",
+                key @ ("l4proto" | "skuid" | "skgid" | "mark" | "cgroup"),
+                ..,
+            ] => self.value(2, key, "", words),
             [key @ ("skuid" | "skgid" | "mark" | "iifname" | "oifname"), ..] => self.value(1, key, "", words),
             [
                 header @ ("ip" | "ip6" | "tcp" | "udp" | "sctp" | "ct"),
@@ -158,6 +164,7 @@ impl Reader {
             },
             ("", "skuid") => ids(id_ranges(&values)?, Test::Uid, Test::Uids)?,
             ("", "skgid") => ids(id_ranges(&values)?, Test::Gid, Test::Gids)?,
+            ("", "cgroup") => ids(id_ranges(&values)?, class, Test::Classes)?,
             ("", _) => match (key, &values[..]) {
                 ("l4proto", [value]) => Test::Protocol(protocol(value)?),
                 ("mark", [value]) => Test::Mark(SocketMark::exact(number(value)?)),
@@ -199,6 +206,17 @@ impl Reader {
         self.protocol(header)?;
         self.add(negated, Test::DestinationServices(services));
         Some(used + 1)
+    }
+
+    /// `socket cgroupv2 level 2 "a/b"`. Where the cgroup is gone, nft shows a number without quotes: such a rule
+    /// is not known.
+    fn cgroup(&mut self, level: &str, words: &[Word]) -> Option<usize> {
+        const START: usize = 4;
+        let negated = words.get(START)?.raw() == "!=";
+        let path = words.get(START + usize::from(negated))?;
+        let is_path = path.is_quoted() && level.parse() == Ok(cgroup::level(path.text()));
+        is_path.then(|| self.add(negated, Test::Cgroup(path.text().to_owned())))?;
+        Some(START + usize::from(negated) + 1)
     }
 
     /// Which a test of a port says as well.

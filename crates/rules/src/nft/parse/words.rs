@@ -18,6 +18,11 @@ impl Word {
         if self.quoted { "\"" } else { &self.text }
     }
 
+    /// Whether it stood in quotes.
+    pub(super) fn is_quoted(&self) -> bool {
+        self.quoted
+    }
+
     /// As it was written.
     pub(in crate::nft) fn written(&self) -> String {
         if self.quoted {

@@ -125,10 +125,17 @@ struct Proxy {
     /// Group ids that the proxy runs as [default: those of -u]
     #[arg(short = 'g', long, value_name = "GIDS", env, hide_env_values = true)]
     proxy_gid: Option<String>,
-    /// Marks (SO_MARK) on the proxy's sockets, VALUE or VALUE/MASK. Without -u and -g, the only thing that
-    /// it is recognised by
-    #[arg(long, value_name = "MARKS")]
+    /// Marks (SO_MARK) on the proxy's sockets, VALUE or VALUE/MASK. Where a mark, a class id or a cgroup is given
+    /// and neither -u nor -g, ids count for nothing
+    #[arg(long, value_name = "MARKS", env, hide_env_values = true)]
     proxy_mark: Option<String>,
+    /// Class ids (net_cls.classid, cgroup v1) that the proxy runs under: 0x100001, or 10:1
+    #[arg(long, value_name = "IDS", env, hide_env_values = true)]
+    proxy_class_id: Option<String>,
+    /// Paths of cgroups (v2) that the proxy runs in, or below, as /proc/PID/cgroup has them. Run init again when
+    /// one was made anew
+    #[arg(long, value_name = "PATHS", env, hide_env_values = true)]
+    proxy_cgroup: Option<String>,
     /// Port that outbound connections go to [default: 15001]
     #[arg(short = 'p', long, value_name = "PORT")]
     envoy_port: Option<String>,
@@ -268,6 +275,8 @@ impl Args {
             proxy_uid: self.proxy.proxy_uid.clone(),
             proxy_gid: self.proxy.proxy_gid.clone(),
             proxy_mark: self.proxy.proxy_mark.clone(),
+            proxy_class_id: self.proxy.proxy_class_id.clone(),
+            proxy_cgroup: self.proxy.proxy_cgroup.clone(),
             mode: self.what.istio_inbound_interception_mode.clone(),
             tproxy_mark: self.what.istio_inbound_tproxy_mark.clone(),
             tproxy_table: self.what.istio_inbound_tproxy_route_table.clone(),

@@ -120,6 +120,13 @@ fn proxy(signs: &Signs) -> String {
     if !signs.marks.is_empty() {
         parts.push(format!("mark {}", list(&signs.marks)));
     }
+    if !signs.class_ids.is_empty() {
+        parts.push(format!("class id {}", list(&signs.class_ids)));
+    }
+    if !signs.cgroups.is_empty() {
+        let paths: Vec<_> = signs.cgroups.iter().map(|cgroup| &cgroup.path).collect();
+        parts.push(format!("cgroup {}", list(&paths)));
+    }
     format!("{} (left alone)", parts.join(" or "))
 }
 

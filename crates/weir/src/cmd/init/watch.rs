@@ -13,7 +13,7 @@ use registry::Snapshot;
 use rules::{Intent, Plan};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Args, all, may_write, notes, report, say};
+use super::{Args, may_write, notes, planned, report, say};
 
 /// How long after a failure it is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -69,7 +69,7 @@ pub(super) fn run(args: &Args, mut intent: Intent, folder: &Path) -> Result<()> 
 
 fn install(args: &Args, intent: &Intent) -> Result<(Plan, Session, Done)> {
     let session = Session::open(args.action.backend()?)?;
-    let plan = rules::plan(intent, &session.facts()?).map_err(|mistakes| all(&mistakes))?;
+    let plan = planned(intent, &session)?;
     let done = session.install(&plan)?;
     Ok((plan, session, done))
 }
