@@ -2,11 +2,13 @@
 
 use std::ffi::OsString;
 use std::fmt;
-use std::io::Write;
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use rules::Family;
+use rustix::fs::{MemfdFlags, memfd_create};
 
 use super::Error;
 
@@ -96,7 +98,7 @@ impl Programs {
         self.backend == Backend::IptablesLegacy
             && match std::fs::read(tables) {
                 Ok(names) => names.is_empty(),
-                Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+                Err(error) => error.kind() == io::ErrorKind::NotFound,
             }
     }
 
@@ -144,40 +146,56 @@ pub(super) fn start(
     lock: Option<OsString>,
 ) -> Result<Started, Error> {
     let name = name(program);
-    let mut command = Command::new(program);
-    command
-        .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .envs(lock.map(|lock| ("XTABLES_LOCKFILE", lock)));
-    match command.spawn() {
+    let spawn = || {
+        let (stdin, stdout) = (file_of(input)?, file_of("")?);
+        let child = Command::new(program)
+            .args(arguments)
+            .stdin(stdin)
+            .stdout(stdout.try_clone()?)
+            .stderr(Stdio::piped())
+            .envs(lock.map(|lock| ("XTABLES_LOCKFILE", lock)))
+            .spawn()?;
+        Ok((child, stdout))
+    };
+    match spawn() {
         Err(source) => Err(Error::Start {
             program: name,
             source,
         }),
-        Ok(mut child) => {
-            if let Some(mut stdin) = child.stdin.take() {
-                // It reads all of it before it writes anything, so this cannot get stuck; that it went
-                // away early shows in its status.
-                let _ = stdin.write_all(input.as_bytes());
-            }
-            Ok(Started { child, name })
-        }
+        Ok((child, stdout)) => Ok(Started { child, stdout, name }),
     }
+}
+
+/// A file in memory with that text, to be read from its start. `nft` writes each word by itself: through a pipe
+/// that would wake this process up thousands of times.
+fn file_of(text: &str) -> io::Result<File> {
+    let mut file = File::from(memfd_create("weir", MemfdFlags::CLOEXEC)?);
+    file.write_all(text.as_bytes())?;
+    file.rewind()?;
+    Ok(file)
 }
 
 /// A program that runs.
 pub(super) struct Started {
     child: Child,
+    stdout: File,
     name: String,
 }
 
 impl Started {
     /// Waits for its end and answers what it wrote.
     pub(super) fn finish(self) -> Result<String, Error> {
-        let Self { child, name } = self;
-        match child.wait_with_output() {
+        let Self {
+            child,
+            mut stdout,
+            name,
+        } = self;
+        let ended = child.wait_with_output().and_then(|mut output| {
+            stdout.rewind()?;
+            stdout.read_to_end(&mut output.stdout)?;
+            Ok(output)
+        });
+        match ended {
             Err(source) => Err(Error::Start {
                 program: name,
                 source,

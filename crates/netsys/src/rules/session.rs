@@ -1,6 +1,9 @@
 //! One change of a namespace's rules, from looking to done: what is there is read once, under the lock,
 //! and either everything that a plan asks for holds at the end or everything is as it was.
 
+use std::panic::resume_unwind;
+use std::thread::{self, ScopedJoinHandle};
+
 use rules::diff::changes;
 use rules::plan::{PolicyRoute, Stack};
 use rules::{Facts, Family, Plan, Ruleset};
@@ -48,14 +51,20 @@ impl Session {
     /// [`Error::Busy`] where another session goes on too long.
     pub fn open(forced: Option<Backend>) -> Result<Self, Error> {
         let lock = Lock::take()?;
-        let tables = native::tables();
+        let tables = &native::tables();
+        // Most of the time goes into starting programs: they run side by side. A thread is in the namespace of the
+        // one that starts it.
+        let (native, families) = thread::scope(|scope| {
+            let families = Family::ALL.map(|family| scope.spawn(move || Held::read(family, tables)));
+            (Native::read(tables), families.map(finish))
+        });
         Ok(Self {
             _lock: lock,
             forced,
-            native: Native::read(&tables)?,
+            native: native?,
             policy_routes: policy::ours().map_err(Error::Facts)?,
             passthrough: passthrough::find().map_err(Error::Facts)?,
-            families: Family::ALL.map(|family| Held::read(family, &tables)),
+            families,
         })
     }
 
@@ -260,6 +269,10 @@ impl Session {
         let backends = self.families.iter().flat_map(|held| &held.backends);
         backends.map(|(programs, ruleset)| (programs, ruleset))
     }
+}
+
+fn finish<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// Answers whether something was done. An address that others put there is left to them.
