@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use model::{Created, Endpoint, ObjectName, Service, ServiceKind, Settings, Update};
+use model::{Created, Endpoint, ErrorName, ObjectName, Service, ServiceKind, Settings, Update};
 
 use crate::parse::{Key, Kind, Object, Parsed, PodObject, ServiceObject};
 use checks::Mismatch;
@@ -147,6 +147,7 @@ impl Catalog {
                 place: self.place(&mismatch.at, file),
                 field: mismatch.field.to_owned(),
                 severity: Severity::Warning,
+                name: mismatch.name,
                 message: mismatch.message.clone(),
             });
         }
@@ -396,6 +397,7 @@ impl Catalog {
             place: self.place(key, other),
             field: String::new(),
             severity: Severity::Error,
+            name: ErrorName::ManifestTwice,
             message: format!(
                 "the same object is in {used}, document {} (line {}), which is used; remove one of the two",
                 first.document, first.line

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use model::ObjectName;
+use model::{ErrorName, ObjectName};
 use registry::{Changed, Snapshot, Table};
 use tokio::sync::watch;
 
@@ -89,7 +89,7 @@ impl Drop for Handle {
         if let Some((stop, thread)) = self.running.take() {
             drop(stop);
             if thread.join().is_err() {
-                tracing::error!("the manifests thread panicked; please report this");
+                tracing::error!(see = %ErrorName::Defect, "the manifests thread panicked; please report this");
             }
         }
     }
@@ -215,6 +215,7 @@ impl Source {
             place: Place::default(),
             field: String::new(),
             severity: Severity::Error,
+            name: ErrorName::ManifestFolder,
             message: format!("the manifests folder cannot be read: {error}; what it held stays in force"),
         }));
         let before = self.problems.borrow().clone();
@@ -246,6 +247,7 @@ impl Source {
                 Err(error) => {
                     // Looking every few seconds still works.
                     tracing::warn!(
+                        see = %ErrorName::ManifestFolder,
                         "cannot hear of changes in {}: {error}",
                         self.folder.path().display()
                     );
@@ -265,6 +267,7 @@ impl Source {
             // That the folder is away, the look says.
             if error.kind() != io::ErrorKind::NotFound && !self.is_deaf {
                 tracing::warn!(
+                    see = %ErrorName::ManifestFolder,
                     "cannot watch {}: {error}; it is looked at every {LOOK_EVERY:?} (see fs.inotify.max_user_watches)",
                     self.folder.path().display()
                 );

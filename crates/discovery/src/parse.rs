@@ -17,7 +17,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use model::{ObjectName, Settings};
+use model::{ErrorName, ObjectName, Settings};
 use serde_json::Value;
 
 use model::problem::{Place, Problem, Severity};
@@ -153,6 +153,7 @@ impl Parsed {
             place,
             field: String::new(),
             severity: Severity::Error,
+            name: ErrorName::ManifestSyntax,
             message,
         });
     }
@@ -168,6 +169,7 @@ impl Parsed {
                 place,
                 field: String::new(),
                 severity: Severity::Error,
+                name: ErrorName::ManifestTwice,
                 message,
             });
         } else {
@@ -233,6 +235,7 @@ impl Reading {
         };
         let note = message.map(|message| Note {
             severity: Severity::Warning,
+            name: ErrorName::ManifestUnknown,
             field: String::new(),
             message,
         });

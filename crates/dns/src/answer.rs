@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use model::ObjectName;
+use model::{ErrorName, ObjectName};
 use registry::lookup::{self, End};
 use registry::{Record, Snapshot};
 use tokio::sync::watch;
@@ -146,6 +146,7 @@ impl Answerer {
     ) -> Option<SocketAddr> {
         let Some((asked, list)) = self.ask_for(question, name).await else {
             tracing::warn!(
+                see = %ErrorName::Resolvers,
                 name = question.name,
                 "no resolver answers for what its externalName names"
             );

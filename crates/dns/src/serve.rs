@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use std::{io, net};
 
+use model::ErrorName;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
@@ -113,7 +114,9 @@ async fn datagrams(socket: net::UdpSocket, server: Rc<Server>) {
         .and_then(|()| UdpSocket::from_std(socket))
     {
         Ok(socket) => Rc::new(socket),
-        Err(error) => return tracing::error!(%error, "DNS socket is not usable"),
+        Err(error) => {
+            return tracing::error!(see = %ErrorName::ListenerLost, %error, "DNS socket is not usable");
+        }
     };
     let mut buffer = vec![0; 64 * 1024];
     loop {
@@ -159,7 +162,9 @@ async fn streams(listener: net::TcpListener, server: Rc<Server>) {
         .and_then(|()| TcpListener::from_std(listener))
     {
         Ok(listener) => listener,
-        Err(error) => return tracing::error!(%error, "DNS listener is not usable"),
+        Err(error) => {
+            return tracing::error!(see = %ErrorName::ListenerLost, %error, "DNS listener is not usable");
+        }
     };
     // It is never closed, so that there is always a slot to come.
     while let Ok(slot) = Arc::clone(&server.streams).acquire_owned().await {

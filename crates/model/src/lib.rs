@@ -8,6 +8,7 @@
 pub mod addr;
 pub mod duration;
 pub mod endpoint;
+pub mod error_name;
 pub mod event;
 pub mod names;
 pub mod ports;
@@ -20,6 +21,7 @@ pub mod workload;
 
 pub use addr::{Direction, Local, OrigDst, Remote};
 pub use endpoint::{Condition, Endpoint};
+pub use error_name::{ErrorName, Explained};
 pub use names::{ClusterName, ObjectName};
 pub use problem::{Place, Problem, Severity};
 pub use protocol::{Handling, KnownBy, Protocol};

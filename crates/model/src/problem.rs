@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::error_name::ErrorName;
+
 /// How bad it is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -44,6 +46,8 @@ pub struct Problem {
     pub field: String,
     /// How bad.
     pub severity: Severity,
+    /// Which kind of mistake it is.
+    pub name: ErrorName,
     /// What is wrong, and what to do.
     pub message: String,
 }
@@ -61,7 +65,7 @@ pub struct Place {
     pub object: String,
 }
 
-/// `web.yaml: document 2 (line 14), Service sidecar/nginx, spec.ports[0].port: must be ...`
+/// `web.yaml: document 2 (line 14), Service sidecar/nginx, spec.ports[0].port: must be ... [WEIR-MANIFEST-FIELD]`
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let place = &self.place;
@@ -78,6 +82,6 @@ impl fmt::Display for Problem {
             }
             f.write_str(": ")?;
         }
-        f.write_str(&self.message)
+        write!(f, "{} [{}]", self.message, self.name)
     }
 }

@@ -6,7 +6,7 @@ use std::net::TcpListener as StdListener;
 use std::rc::Rc;
 use std::time::Duration;
 
-use model::{Direction, OrigDst, Remote};
+use model::{Direction, ErrorName, OrigDst, Remote};
 use netsys::sock;
 use runtime::backoff::Backoff;
 use tokio::net::{TcpListener, TcpStream};
@@ -122,7 +122,7 @@ pub(crate) async fn accept(worker: Rc<Worker>, adopted: Adopted) {
             Err(error) => {
                 worker.reports.accept_failed();
                 let pause = backoff.next(&mut || worker.random());
-                tracing::warn!(direction = %way.direction(), %error, ?pause, "cannot accept; the kernel holds new connections back");
+                tracing::warn!(see = %ErrorName::Descriptors, direction = %way.direction(), %error, ?pause, "cannot accept; the kernel holds new connections back");
                 tokio::time::sleep(pause).await;
             }
         }

@@ -11,7 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use model::event::{AccessRecord, Event, Flags, Step};
 use model::settings::AccessLog;
-use model::{ClusterName, Direction};
+use model::{ClusterName, Direction, ErrorName};
 use runtime::lines::{Buffer, Lines};
 use runtime::metrics::{self, Counter, Family, Histogram, Label, Metrics};
 use tokio::sync::mpsc;
@@ -292,7 +292,7 @@ impl Reporter {
     /// An endpoint was ejected.
     pub(crate) fn ejected(&self, cluster: &ClusterName, endpoint: SocketAddr) {
         self.families.ejections.with([cluster.as_str()]).inc();
-        tracing::warn!(%cluster, %endpoint, "endpoint ejected after failures in a row");
+        tracing::warn!(see = %ErrorName::EndpointEjected, %cluster, %endpoint, "endpoint ejected after failures in a row");
     }
 
     /// A connection could not be accepted.

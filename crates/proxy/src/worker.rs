@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use model::Remote;
+use model::{ErrorName, Remote};
 use netsys::pipe::Pipe;
 use registry::{Cluster, Pick, Snapshot, Target};
 use runtime::drain;
@@ -254,7 +254,7 @@ impl Handle {
     pub fn join(self) {
         for worker in self.workers {
             if let Err(error) = worker.join() {
-                tracing::error!(%error, "a worker ended badly; this is a defect of weir");
+                tracing::error!(see = %ErrorName::Defect, %error, "a worker ended badly; this is a defect of weir");
             }
         }
     }
@@ -345,7 +345,9 @@ async fn run(start: Start) {
             tasks.extend(listeners.into_iter().map(accept));
             ready.open();
         }
-        Err(error) => tracing::error!(%error, "a listener cannot be polled; the proxy will not be ready"),
+        Err(error) => {
+            tracing::error!(see = %ErrorName::ListenerLost, %error, "a listener cannot be polled; the proxy will not be ready");
+        }
     }
     drain_after(&worker, config.drain, config.quiet).await;
     for task in tasks {

@@ -162,7 +162,7 @@ fn write_until_stopped(shared: &Shared, mut to: impl Write) {
                     let lines = spare.iter().filter(|byte| **byte == b'\n').count();
                     shared.dropped.inc_by(lines as u64);
                     if !failing {
-                        tracing::warn!(%error, "the access log cannot be written; lines are lost until it can");
+                        tracing::warn!(see = "WEIR-ACCESS-LOG", %error, "the access log cannot be written; lines are lost until it can");
                     }
                     failing = true;
                 }

@@ -102,7 +102,7 @@ async fn accept_until<S>(
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, server = routes.name(), "cannot accept");
+                tracing::warn!(see = "WEIR-DESCRIPTORS", %error, server = routes.name(), "cannot accept");
                 tokio::time::sleep(backoff.next(&mut || random.bits())).await;
             }
         }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use discovery::Catalog;
 use discovery::parse::Object;
-use model::{Settings, Update};
+use model::{Explained, Settings, Update};
 use tokio::sync::watch;
 
 use crate::servers;
@@ -46,6 +46,35 @@ fn the_list_of_metrics_is_that_of_the_code() {
         writeln!(text, "| `{name}` | {kind} | {labels} | {help} |").unwrap();
     }
     compare("docs/metrics.md", &text);
+}
+
+/// What stands before the list in docs/errors.md.
+const ERRORS: &str = "\
+# Errors
+
+Each error that Weir prints ends with its name in brackets, `[WEIR-PORT-IN-USE]`; a warning of its log has it in the field `see`, and
+an answer that the proxy gives itself has it in its text. `weir explain WEIR-PORT-IN-USE` prints what stands here.
+Names of two or three letters are the flags of the access log ([access-log](access-log.md)).
+This list is made from the code: `UPDATE_DOCS=1 cargo test -p weir documents` writes it anew.
+";
+
+#[test]
+fn the_list_of_errors_is_that_of_the_code() {
+    let mut text = ERRORS.to_owned();
+    for name in model::ErrorName::ALL {
+        let Explained {
+            name,
+            says,
+            because,
+            fix,
+        } = name.explained();
+        write!(
+            text,
+            "\n## {name}\n\n{says}\n\n- How it comes about: {because}\n- What to do: {fix}\n"
+        )
+        .unwrap();
+    }
+    compare("docs/errors.md", &text);
 }
 
 #[test]

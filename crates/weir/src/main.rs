@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod cmd;
+mod errors;
 mod servers;
 mod sidecar;
 mod socket;
@@ -46,8 +47,7 @@ fn main() -> ExitCode {
     match run(arguments.command) {
         Ok(code) => code,
         Err(error) => {
-            // The one place where an error chain is printed.
-            eprintln!("weir: {error:#}");
+            errors::print("weir", &error);
             ExitCode::FAILURE
         }
     }

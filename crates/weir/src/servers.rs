@@ -12,8 +12,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use model::{Problem, ports};
+use anyhow::Result;
+use model::{ErrorName, Problem, ports};
 use registry::Snapshot;
 use registry::dump::ListenerDump;
 use runtime::drain::Trigger;
@@ -25,6 +25,7 @@ use runtime::thread;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::errors::{OrNamed, fail};
 use crate::version;
 use conntrack::ConntrackGauges;
 use gauges::{ProblemGauges, SnapshotGauges};
@@ -75,12 +76,15 @@ impl Places {
         let bind = |what, ips: [_; 2], port| {
             let [v4, v6] = ips.map(|ip| SocketAddr::new(ip, port));
             let first = netsys::sock::listen(v4, false);
-            let first = first
-                .with_context(|| format!("cannot listen on {v4} for {what}; is another proxy running?"))?;
+            let first = first.or_named_with(ErrorName::PortInUse, || {
+                format!("cannot listen on {v4} for {what}; is another proxy running?")
+            })?;
             match netsys::sock::listen(v6, false) {
                 Ok(second) => Ok(vec![first, second]),
                 Err(error) if lacks_family(&error) => Ok(vec![first]),
-                Err(error) => Err(error).with_context(|| format!("cannot listen on {v6} for {what}")),
+                Err(error) => Err(error).or_named_with(ErrorName::PortInUse, || {
+                    format!("cannot listen on {v6} for {what}")
+                }),
             }
         };
         Ok(Self {
@@ -135,7 +139,7 @@ pub(crate) fn start(places: Places, shown: Shown) -> Result<Servers> {
     if is_ready.recv().is_err() {
         // It ended before it was ready: its result says why.
         thread.join()??;
-        anyhow::bail!("the control thread ended at once; please report this");
+        fail!(Defect, "the control thread ended at once; please report this");
     }
     Ok(Servers { thread, stop })
 }

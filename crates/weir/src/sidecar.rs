@@ -7,7 +7,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use model::ErrorName;
 use proxy::{Config, Listeners, Sockets};
 use registry::Snapshot;
 use registry::dump::{DnsDump, Dump, ListenerDump};
@@ -18,6 +19,7 @@ use runtime::ready::Readiness;
 use runtime::telemetry::Level;
 use tokio::sync::watch;
 
+use crate::errors::OrNamed;
 use crate::servers::{self, Dumper, Places, Servers, Shown};
 
 /// Descriptors kept for everything that is not a proxied connection.
@@ -125,12 +127,13 @@ pub(crate) fn start(parts: Parts) -> Result<Sidecar> {
     let log = access_log
         .map(|file| lines::start(file, lost))
         .transpose()
-        .context("cannot start the access log")?;
+        .or_named(ErrorName::Threads, "cannot start the access log")?;
     let (sink, lines) = log.unzip();
     let (drain, watch) = drain::channel();
     let named = named_listeners(&listeners);
     let dumped_dns = dns.as_ref().map(Dns::shown);
-    let limit = netsys::limits::raise_descriptors().context("cannot read the descriptor limit")?;
+    let limit = netsys::limits::raise_descriptors()
+        .or_named(ErrorName::System, "cannot read the descriptor limit")?;
     let kept = DESCRIPTORS_KEPT + dns.as_ref().map_or(0, |_| dns::DESCRIPTORS_MAX);
     let config = Config {
         workers,
@@ -248,7 +251,7 @@ impl Sidecar {
         if let Some(lines) = self.lines
             && !lines.finish(LOG_TIME)
         {
-            tracing::warn!("the end of the access log was not written: its reader does not read");
+            tracing::warn!(see = %ErrorName::AccessLog, "the end of the access log was not written: its reader does not read");
         }
         Ok(())
     }

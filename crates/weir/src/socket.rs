@@ -7,7 +7,9 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::PathBuf;
 use std::{env, fs, process};
 
-use anyhow::{Context, Result, ensure};
+use crate::errors::{OrNamed, fail};
+use anyhow::Result;
+use model::ErrorName;
 
 /// The directory of this user: `$XDG_RUNTIME_DIR/weir`, or `/tmp/weir-UID` where there is no such variable or
 /// it names no directory of this user. Only its owner can enter it.
@@ -23,7 +25,7 @@ pub(crate) fn directory() -> Result<PathBuf> {
     match DirBuilder::new().mode(0o700).create(&directory) {
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
         other => {
-            other.with_context(|| {
+            other.or_named_with(ErrorName::AdminSocket, || {
                 format!(
                     "cannot make {}; set XDG_RUNTIME_DIR to a directory of your own",
                     directory.display()
@@ -33,11 +35,14 @@ pub(crate) fn directory() -> Result<PathBuf> {
     }
     // In /tmp anybody may have been there first.
     let metadata = fs::symlink_metadata(&directory)?;
-    ensure!(
-        metadata.is_dir() && metadata.uid() == uid && metadata.mode() & 0o077 == 0,
-        "{} is not a directory of this user alone; remove it, or set XDG_RUNTIME_DIR to a directory of your own",
-        directory.display()
-    );
+    let is_private = metadata.is_dir() && metadata.uid() == uid && metadata.mode() & 0o077 == 0;
+    if !is_private {
+        fail!(
+            AdminSocket,
+            "{} is not a directory of this user alone; remove it, or set XDG_RUNTIME_DIR to a directory of your own",
+            directory.display()
+        );
+    }
     Ok(directory)
 }
 

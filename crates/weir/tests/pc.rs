@@ -160,6 +160,7 @@ fn a_saved_dump_is_read_and_what_is_none_is_refused() {
 fn problems_are_a_table_and_a_hint_under_the_others() {
     let runtime = Runtime::new();
     let problem = |document, severity, field: &str| Problem {
+        name: model::ErrorName::ManifestField,
         file: "web.yaml".into(),
         place: Place {
             document,
@@ -191,8 +192,8 @@ fn problems_are_a_table_and_a_hint_under_the_others() {
         (out.as_str(), err.as_str()),
         (
             "SEVERITY   FILE       DOCUMENT      OBJECT          FIELD          PROBLEM\n\
-             error      web.yaml   2 (line 14)   Service a/web   spec.ports     is amiss\n\
-             warning    web.yaml   1 (line 14)   Service a/web   spec.slector   is amiss\n",
+             error      web.yaml   2 (line 14)   Service a/web   spec.ports     is amiss [WEIR-MANIFEST-FIELD]\n\
+             warning    web.yaml   1 (line 14)   Service a/web   spec.slector   is amiss [WEIR-MANIFEST-FIELD]\n",
             ""
         )
     );

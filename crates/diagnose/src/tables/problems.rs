@@ -23,7 +23,7 @@ impl Row for Problem {
             document,
             or_dash(&place.object),
             or_dash(&self.field),
-            self.message.clone(),
+            format!("{} [{}]", self.message, self.name),
         ]
     }
 }

@@ -126,6 +126,7 @@ fn dump(policy: OutboundPolicy) -> Dump {
 /// A typing error, and a port that is not for a proxy of TCP.
 fn problems() -> [Problem; 2] {
     let problem = |file: &str, severity, field: &str, message: &str| Problem {
+        name: model::ErrorName::ManifestField,
         file: file.into(),
         place: Place {
             document: 2,
@@ -328,8 +329,8 @@ fn problems_the_worst_first() {
         table(&super::problems(&dump, None)),
         "\
 SEVERITY   FILE        DOCUMENT              OBJECT                FIELD           PROBLEM
-warning    web.yaml    2 (line 14)           Service sidecar/web   spec.slector    is not a known field
-note       list.yaml   2 (line 14), item 3   Service sidecar/web   spec.ports[1]   is UDP
+warning    web.yaml    2 (line 14)           Service sidecar/web   spec.slector    is not a known field [WEIR-MANIFEST-FIELD]
+note       list.yaml   2 (line 14), item 3   Service sidecar/web   spec.ports[1]   is UDP [WEIR-MANIFEST-FIELD]
 "
     );
     assert_eq!(super::problems(&dump, Some(Severity::Error)).len(), 0);

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use model::{Endpoint, ObjectName, Service, TargetPort};
+use model::{Endpoint, ErrorName, ObjectName, Service, TargetPort};
 
 use super::Catalog;
 use crate::nearest::nearest;
@@ -14,6 +14,7 @@ use crate::parse::{Key, Kind, Object, PodObject, ServiceObject};
 pub(super) struct Mismatch {
     pub(super) at: Key,
     pub(super) field: &'static str,
+    pub(super) name: ErrorName,
     pub(super) message: String,
 }
 
@@ -28,7 +29,12 @@ pub(super) fn of_service(catalog: &Catalog, name: &ObjectName) -> Vec<Mismatch> 
             kind,
             name: name.clone(),
         };
-        found.extend(message.map(|message| Mismatch { at, field, message }));
+        found.extend(message.map(|message| Mismatch {
+            at,
+            field,
+            name: ErrorName::ManifestMismatch,
+            message,
+        }));
     };
     if let Some(slices) = catalog.slices_of.get(name) {
         for slice_name in slices {
@@ -87,6 +93,7 @@ pub(super) fn shared_addresses(catalog: &Catalog) -> Vec<Mismatch> {
                     name: service.name.clone(),
                 },
                 field: "spec.clusterIP",
+                name: ErrorName::AddressTwice,
                 message: format!(
                     "{ip} is also the address of Service {}, which {why} and so has the ports that both have; give one of the two another",
                     owner.name

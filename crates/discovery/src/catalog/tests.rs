@@ -168,7 +168,10 @@ fn the_last_good_state_stays_for_each_object() {
         .catalog
         .put("m.yaml", unreadable("m.yaml", "cannot be read".to_owned()));
     assert_eq!(endpoints(&world.told()), ["10.1.0.2:8080 READY"]);
-    assert_eq!(world.problems(), ["m.yaml: cannot be read"]);
+    assert_eq!(
+        world.problems(),
+        ["m.yaml: cannot be read [WEIR-MANIFEST-SYNTAX]"]
+    );
     // Removed from a good file, or with it, an object is gone.
     assert!(endpoints(&world.put("m.yaml", &web("targetPort: 1"))).is_empty());
     assert_eq!(world.told().services.len(), 1);
@@ -194,7 +197,7 @@ fn one_object_in_two_files_is_an_error_that_names_both() {
     assert_eq!(
         world.problems(),
         [
-            "a.yaml: document 1 (line 1), Service default/web: the same object is in b.yaml, document 1 (line 1), which is used; remove one of the two"
+            "a.yaml: document 1 (line 1), Service default/web: the same object is in b.yaml, document 1 (line 1), which is used; remove one of the two [WEIR-MANIFEST-TWICE]"
         ]
     );
     assert_eq!(vip(&world.put("b.yaml", &of("10.96.0.3"))), at("10.96.0.3"));
@@ -327,14 +330,14 @@ fn port_names_that_do_not_meet_are_told() {
     assert_eq!(
         world.problems(),
         [
-            "web.yaml: document 1 (line 1), Service default/web, spec.ports: no selected pod has a TCP container port named `http`, so that port has no endpoints; name it in the pod, or give its number"
+            "web.yaml: document 1 (line 1), Service default/web, spec.ports: no selected pod has a TCP container port named `http`, so that port has no endpoints; name it in the pod, or give its number [WEIR-MANIFEST-MISMATCH]"
         ]
     );
     world.put("slice.yaml", &slice("s", "10.1.0.1"));
     assert_eq!(
         world.problems(),
         [
-            "slice.yaml: document 1 (line 1), EndpointSlice default/s, ports: Service default/web has no TCP port named `` (it has `http`), so these endpoints are not used"
+            "slice.yaml: document 1 (line 1), EndpointSlice default/s, ports: Service default/web has no TCP port named `` (it has `http`), so these endpoints are not used [WEIR-MANIFEST-MISMATCH]"
         ]
     );
     world.put(
@@ -352,7 +355,7 @@ fn an_address_that_two_services_claim_is_told() {
     assert_eq!(
         world.problems(),
         [
-            "m.yaml: document 2 (line 6), Service default/b, spec.clusterIP: 10.96.0.1 is also the address of Service default/a, which comes first by name, neither being older, and so has the ports that both have; give one of the two another"
+            "m.yaml: document 2 (line 6), Service default/b, spec.clusterIP: 10.96.0.1 is also the address of Service default/a, which comes first by name, neither being older, and so has the ports that both have; give one of the two another [WEIR-ADDRESS-TWICE]"
         ]
     );
     let made = |text: &str, name: &str, time: &str| {
@@ -366,7 +369,7 @@ fn an_address_that_two_services_claim_is_told() {
     assert_eq!(
         world.problems(),
         [
-            "m.yaml: document 1 (line 1), Service default/a, spec.clusterIP: 10.96.0.1 is also the address of Service default/b, which is older and so has the ports that both have; give one of the two another"
+            "m.yaml: document 1 (line 1), Service default/a, spec.clusterIP: 10.96.0.1 is also the address of Service default/b, which is older and so has the ports that both have; give one of the two another [WEIR-ADDRESS-TWICE]"
         ]
     );
     world.put("m.yaml", &text.replacen("10.96.0.1", "10.96.0.2", 1));

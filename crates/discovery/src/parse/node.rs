@@ -9,13 +9,14 @@ use std::str::FromStr;
 use serde_json::Value;
 
 use crate::nearest::nearest;
-use model::Severity;
+use model::{ErrorName, Severity};
 
 /// Something noted about one field.
 #[derive(Debug)]
 pub(super) struct Note {
     pub(super) severity: Severity,
     pub(super) field: String,
+    pub(super) name: ErrorName,
     pub(super) message: String,
 }
 
@@ -170,29 +171,30 @@ impl<'a> Node<'a> {
             return;
         };
         for field in map.keys().filter(|field| !fields.contains(&field.as_str())) {
-            self.at(field).warn(format!(
-                "is not a known field and is ignored{}",
-                hint(field, fields)
-            ));
+            self.at(field).warn(
+                ErrorName::ManifestUnknown,
+                format!("is not a known field and is ignored{}", hint(field, fields)),
+            );
         }
     }
 
     pub(super) fn error(&self, message: impl Into<String>) {
-        self.note(Severity::Error, message.into());
+        self.note(Severity::Error, ErrorName::ManifestField, message.into());
     }
 
-    pub(super) fn warn(&self, message: impl Into<String>) {
-        self.note(Severity::Warning, message.into());
+    pub(super) fn warn(&self, name: ErrorName, message: impl Into<String>) {
+        self.note(Severity::Warning, name, message.into());
     }
 
     pub(super) fn remark(&self, message: impl Into<String>) {
-        self.note(Severity::Note, message.into());
+        self.note(Severity::Note, ErrorName::NotCaptured, message.into());
     }
 
-    fn note(&self, severity: Severity, message: String) {
+    fn note(&self, severity: Severity, name: ErrorName, message: String) {
         self.notes.borrow_mut().push(Note {
             severity,
             field: self.path.clone(),
+            name,
             message,
         });
     }

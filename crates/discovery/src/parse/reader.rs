@@ -148,6 +148,7 @@ impl Reading {
             place: place.clone(),
             field: note.field.clone(),
             severity: note.severity,
+            name: note.name,
             message: note.message.clone(),
         }));
         match &self.outcome {

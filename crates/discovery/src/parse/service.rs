@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use model::{Created, ObjectName, Protocol, Service, ServiceKind, ServicePort, SessionAffinity, TargetPort};
+use model::{
+    Created, ErrorName, ObjectName, Protocol, Service, ServiceKind, ServicePort, SessionAffinity, TargetPort,
+};
 
 use super::node::Node;
 use super::settings;
@@ -119,7 +121,10 @@ fn created(node: &Node) -> Created {
     match text.parse::<jiff::Timestamp>() {
         Ok(time) => Created::At(time.as_second()),
         Err(_) => {
-            node.warn("is not a time such as `2026-08-03T10:04:11Z` and is ignored");
+            node.warn(
+                ErrorName::ManifestField,
+                "is not a time such as `2026-08-03T10:04:11Z` and is ignored",
+            );
             Created::Unknown
         }
     }

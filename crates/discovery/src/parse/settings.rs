@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use model::settings::{AccessLog, Balancing, DNS_TTL_MAX, OutboundPolicy, Overrides};
-use model::{Settings, duration};
+use model::{ErrorName, Settings, duration};
 
 use super::node::Node;
 use crate::nearest::nearest;
@@ -46,13 +46,19 @@ pub(super) fn overrides(annotations: &Node) -> Overrides {
             continue;
         };
         if OF_MESH.contains(&name) {
-            node.warn("is a setting of the whole mesh and is ignored here; put it into the MeshConfig");
+            node.warn(
+                ErrorName::ManifestUnknown,
+                "is a setting of the whole mesh and is ignored here; put it into the MeshConfig",
+            );
         } else if !OF_SERVICE.contains(&name) && !OF_OTHER_USE.contains(&name) {
             let hint = nearest(name, &OF_SERVICE).map(|near| format!("; did you mean `{PREFIX}{near}`?"));
-            node.warn(format!(
-                "is not a known setting and is ignored{}",
-                hint.unwrap_or_default()
-            ));
+            node.warn(
+                ErrorName::ManifestUnknown,
+                format!(
+                    "is not a known setting and is ignored{}",
+                    hint.unwrap_or_default()
+                ),
+            );
         }
     }
     of_service(&|name| annotations.at(&format!("{PREFIX}{name}")))

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use model::{Condition, Endpoint, ObjectName};
+use model::{Condition, Endpoint, ErrorName, ObjectName};
 
 use super::node::Node;
 
@@ -78,7 +78,10 @@ pub(super) fn read(root: &Node, name: Option<&ObjectName>) -> Option<SliceObject
         }
     }
     let Some(service) = label.text().filter(|text| !text.is_empty()) else {
-        label.warn("is missing, so the slice belongs to no service and is passed over");
+        label.warn(
+            ErrorName::ManifestMismatch,
+            "is missing, so the slice belongs to no service and is passed over",
+        );
         return Some(SliceObject {
             service: ObjectName::new(namespace, ""),
             endpoints: Vec::new(),

@@ -1,7 +1,7 @@
 //! What one file says: every kind of object, and a table of mistakes and hostile documents.
 
 use model::settings::{AccessLog, Balancing, OutboundPolicy};
-use model::{Created, KnownBy, Protocol, ServiceKind, SessionAffinity, TargetPort};
+use model::{Created, ErrorName, KnownBy, Protocol, ServiceKind, SessionAffinity, TargetPort};
 use proptest::prelude::*;
 
 use super::*;
@@ -88,7 +88,7 @@ fn a_service_as_kubectl_prints_it() {
     assert_eq!(
         told,
         [
-            "m.yaml: document 1 (line 1), Service sidecar/nginx, spec.ports: 53/UDP not captured: only TCP is; it goes where it would go without Weir"
+            "m.yaml: document 1 (line 1), Service sidecar/nginx, spec.ports: 53/UDP not captured: only TCP is; it goes where it would go without Weir [WEIR-NOT-CAPTURED]"
         ]
     );
     let Some((_, object)) = parsed.objects.into_values().next() else {
@@ -397,7 +397,11 @@ fn mistakes_are_told_with_their_place() {
         ),
     ];
     for (told, expected) in told.iter().zip(&expected) {
-        assert_eq!(told, expected);
+        let name = match expected.starts_with("Error") {
+            true => ErrorName::ManifestField,
+            false => ErrorName::ManifestUnknown,
+        };
+        assert_eq!(*told, format!("{expected} [{name}]"));
     }
     let rest = told[expected.len()..].join("\n");
     assert!(
@@ -457,7 +461,7 @@ fn lists_and_documents() {
     assert_eq!(
         told(&twice),
         [
-            "m.yaml: document 2 (line 2), Service default/a: the same object is in document 1 (line 1) already, which is used; remove one of the two"
+            "m.yaml: document 2 (line 2), Service default/a: the same object is in document 1 (line 1) already, which is used; remove one of the two [WEIR-MANIFEST-TWICE]"
         ]
     );
 }

@@ -323,10 +323,13 @@ fn execute(command: &[OsString], signals: &Signals) -> u8 {
     }
     let error = Command::new(program).args(arguments).exec();
     if is_missing(program, &error) {
-        eprintln!("weir run: {}: command not found", program.display());
+        eprintln!(
+            "weir run: {}: command not found [WEIR-COMMAND]",
+            program.display()
+        );
         127
     } else {
-        eprintln!("weir run: {}: {error}", program.display());
+        eprintln!("weir run: {}: {error} [WEIR-COMMAND]", program.display());
         126
     }
 }

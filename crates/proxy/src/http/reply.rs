@@ -5,6 +5,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 use std::task::{Poll, ready};
 
+use model::event::Flags;
 use tokio::io::AsyncWrite;
 
 use crate::http1::{Method, Version};
@@ -16,8 +17,7 @@ use super::request::Request;
 impl Client {
     /// Answers with a status and one line of text. Whether the connection stays is `self.stays`.
     pub(super) async fn reply(&mut self, request: &mut Request, status: u16, why: &str) {
-        let codes = request.flags;
-        let body = format!("weir: {why} ({codes})\n");
+        let body = format!("weir: {why} [{}]\n", names(request.flags));
         let connection = match (self.stays, request.asked.version) {
             (false, _) => "connection: close\r\n",
             (true, Version::Http10) => "connection: keep-alive\r\n",
@@ -58,6 +58,12 @@ impl Client {
         })
         .await
     }
+}
+
+/// Of what went wrong, as `weir explain` takes them.
+fn names(flags: Flags) -> String {
+    let names: Vec<_> = flags.codes().map(|code| format!("WEIR-{code}")).collect();
+    names.join(", ")
 }
 
 fn reason(status: u16) -> &'static str {

@@ -75,6 +75,7 @@ mod tests {
 
     fn problem(file: &str, document: usize, severity: Severity, message: &str) -> Problem {
         Problem {
+            name: model::ErrorName::ManifestField,
             file: file.into(),
             place: Place {
                 document,

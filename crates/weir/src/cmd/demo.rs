@@ -13,13 +13,14 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::Result;
 use diagnose::journey::{Hop, Style, chain};
-use model::Direction;
 use model::event::{Event, Step};
+use model::{Direction, ErrorName};
 use netsys::{contain, terminal};
 use runtime::telemetry;
 
+use crate::errors::{OrNamed, named};
 use load::Account;
 use mesh::{Mesh, Pod};
 use show::{Proof, chapter, indent, join, say, table, the_mesh, verdict};
@@ -108,7 +109,10 @@ fn one_request(style: &Style, mesh: &mut Mesh) -> Result<Vec<Proof>> {
 /// Sends one request from the first client to an address of the service: what happened, hop by hop, and
 /// what that proves.
 fn request(style: &Style, mesh: &mut Mesh, to: SocketAddr) -> Result<(String, Vec<Proof>)> {
-    let from = mesh.pods().first().context("the mesh has pods")?;
+    let from = mesh
+        .pods()
+        .first()
+        .or_named(ErrorName::Defect, "the mesh has no pod")?;
     let call = client::call(&from.netns, to, "/hello")?;
     let (seen_at, app_saw, served_by) = (call.answer.served_at(), call.answer.peer(), call.answer.pod());
     let name = from.name;
@@ -221,7 +225,7 @@ fn under_load(style: &Style, mesh: &mut Mesh) -> Result<Vec<Proof>> {
         for caller in callers {
             let account = caller
                 .join()
-                .map_err(|_| anyhow!("a client panicked; please report this"))?;
+                .map_err(|_| named(ErrorName::Defect, "a client panicked; please report this"))?;
             accounts.push(account?);
         }
         Ok((kill, accounts))

@@ -10,9 +10,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::{fs, io};
 
-use anyhow::{Context, Result};
+use crate::errors::OrNamed;
+use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
-use model::{Direction, Severity};
+use model::{Direction, ErrorName, Severity};
 use registry::Dump;
 
 /// Show what a running proxy knows: listeners, routes, clusters, endpoints, services, names, settings, problems
@@ -167,7 +168,8 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     if matches!(args.what, What::Dump) {
         return print(&(text.trim_end().to_owned() + "\n"));
     }
-    let dump: Dump = serde_json::from_str(&text).context(
+    let dump: Dump = serde_json::from_str(&text).or_named(
+        ErrorName::BadAnswer,
         "this is not a dump of a proxy of this version; save one with `weir pc dump` of the proxy's own version",
     )?;
     show::show(&dump, args.what, args.output)
@@ -176,7 +178,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 /// Prints, and ends quietly where nobody reads any more (`weir pc clusters | head`).
 fn print(text: &str) -> Result<ExitCode> {
     match io::Write::write_all(&mut io::stdout(), text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error).context("cannot print"),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).or_named(ErrorName::Output, "cannot print")
+        }
         _ => Ok(ExitCode::SUCCESS),
     }
 }
@@ -186,10 +190,12 @@ fn read(path: &PathBuf) -> Result<String> {
         let mut text = String::new();
         io::stdin()
             .read_to_string(&mut text)
-            .context("cannot read a dump from standard input")?;
+            .or_named(ErrorName::Input, "cannot read a dump from standard input")?;
         return Ok(text);
     }
-    fs::read_to_string(path).with_context(|| format!("cannot read the dump {}", path.display()))
+    fs::read_to_string(path).or_named_with(ErrorName::Input, || {
+        format!("cannot read the dump {}", path.display())
+    })
 }
 
 /// A word like `AAAA`; which types there are, nobody knows for certain.

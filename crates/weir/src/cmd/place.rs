@@ -2,8 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use model::ErrorName;
 use netsys::netns::Netns;
+
+use crate::errors::OrNamed;
 
 /// A name is one that `ip netns` gave.
 pub(crate) fn named(name: &str) -> Result<Netns> {
@@ -11,6 +14,7 @@ pub(crate) fn named(name: &str) -> Result<Netns> {
         true => PathBuf::from(name),
         false => Path::new("/run/netns").join(name),
     };
-    Netns::open(&path)
-        .with_context(|| format!("--netns {name}: cannot open {} (see `ip netns`)", path.display()))
+    Netns::open(&path).or_named_with(ErrorName::Namespace, || {
+        format!("--netns {name}: cannot open {} (see `ip netns`)", path.display())
+    })
 }

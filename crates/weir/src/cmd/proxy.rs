@@ -6,13 +6,14 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::ValueEnum;
-use model::{ObjectName, ports};
+use model::{ErrorName, ObjectName, ports};
 use proxy::{Inbound, Kernel, Listeners};
 use runtime::{lines, telemetry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::errors::{self, OrNamed, fail};
 use crate::servers::Places;
 use crate::sidecar::{self, Dns, Parts, Sidecar};
 use crate::socket;
@@ -137,10 +138,14 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         None => socket::path()?,
     });
     let access_log = if args.access_log.as_os_str() == "-" {
-        lines::stdout().context("cannot write the access log to standard output")?
+        lines::stdout().or_named(
+            ErrorName::AccessLog,
+            "cannot write the access log to standard output",
+        )?
     } else {
-        lines::file(&args.access_log)
-            .with_context(|| format!("cannot open the access log {}", args.access_log.display()))?
+        lines::file(&args.access_log).or_named_with(ErrorName::AccessLog, || {
+            format!("cannot open the access log {}", args.access_log.display())
+        })?
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -169,8 +174,10 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 }
 
 fn dns(ttl: Option<u32>, mark: Option<u32>, resolv_conf: PathBuf) -> Result<Dns> {
-    let sockets = dns::Sockets::bind_loopback(ports::DNS)
-        .context("cannot listen on 15053 for DNS; is another proxy running in this network namespace?")?;
+    let sockets = dns::Sockets::bind_loopback(ports::DNS).or_named(
+        ErrorName::PortInUse,
+        "cannot listen on 15053 for DNS; is another proxy running in this network namespace?",
+    )?;
     Ok(Dns {
         sockets,
         resolv_conf,
@@ -180,14 +187,18 @@ fn dns(ttl: Option<u32>, mark: Option<u32>, resolv_conf: PathBuf) -> Result<Dns>
 }
 
 fn cannot_listen(error: io::Error, inbound: Inbound) -> anyhow::Error {
-    let what = match (error.kind(), inbound) {
-        (io::ErrorKind::PermissionDenied, Inbound::Transparent { .. }) => {
+    let (name, what) = match (error.kind(), inbound) {
+        (io::ErrorKind::PermissionDenied, Inbound::Transparent { .. }) => (
+            ErrorName::Privilege,
             "cannot make a transparent listener on 15006: `--inbound-mode tproxy` needs CAP_NET_ADMIN; \
-             give the proxy that capability, or use `redirect` here and in `weir init`"
-        }
-        _ => "cannot listen on 15001 and 15006; is another proxy running in this network namespace?",
+             give the proxy that capability, or use `redirect` here and in `weir init`",
+        ),
+        _ => (
+            ErrorName::PortInUse,
+            "cannot listen on 15001 and 15006; is another proxy running in this network namespace?",
+        ),
     };
-    anyhow::Error::new(error).context(what)
+    errors::while_doing(name, what, error)
 }
 
 /// What ends the proxy from outside.
@@ -198,7 +209,7 @@ struct Signals {
 
 impl Signals {
     fn new() -> Result<Self> {
-        let catch = |kind| signal(kind).context("cannot catch signals");
+        let catch = |kind| signal(kind).or_named(ErrorName::System, "cannot catch signals");
         Ok(Self {
             terminate: catch(SignalKind::terminate())?,
             interrupt: catch(SignalKind::interrupt())?,
@@ -260,10 +271,16 @@ fn own_name(flag: Option<ObjectName>) -> Result<Option<ObjectName>> {
         (Some(namespace), Some(name)) => Ok(Some(ObjectName::new(namespace, name))),
         (None, None) => Ok(None),
         (Some(_), None) => {
-            anyhow::bail!("POD_NAMESPACE is set but POD_NAME is not; set both, or use --as NAMESPACE/POD")
+            fail!(
+                Identity,
+                "POD_NAMESPACE is set but POD_NAME is not; set both, or use --as NAMESPACE/POD"
+            )
         }
         (None, Some(_)) => {
-            anyhow::bail!("POD_NAME is set but POD_NAMESPACE is not; set both, or use --as NAMESPACE/POD")
+            fail!(
+                Identity,
+                "POD_NAME is set but POD_NAMESPACE is not; set both, or use --as NAMESPACE/POD"
+            )
         }
     }
 }

@@ -14,11 +14,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::Result;
 use diagnose::journey::{self, Journey, MadeBy, Printer, Style};
 use ipnet::IpNet;
 use model::event::Event;
-use model::{ObjectName, ports};
+use model::{ErrorName, ObjectName, ports};
 use netsys::contain::{self, Contained, Ended, Families, Network, Plan, Signals, Wanted};
 use netsys::terminal;
 use proxy::Listeners;
@@ -31,6 +31,7 @@ use tokio::sync::{mpsc, watch};
 use self::inside::Both;
 use self::loopback::Loopback;
 use self::publish::Publish;
+use crate::errors::{self, OrNamed, fail, of_mistakes};
 use crate::servers::Places;
 use crate::sidecar::{self, Dns, Parts};
 use crate::socket;
@@ -101,7 +102,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Ok(ended) => ended.imitate(),
         Err(error) => {
             // Not by `main`, whose exit code could be taken for the command's.
-            eprintln!("weir run: {error:#}");
+            errors::print("weir run", &error);
             Ok(ExitCode::from(FAILED))
         }
     }
@@ -196,10 +197,13 @@ fn read(
     if let Some(own) = own
         && snapshots.borrow().own.is_none()
     {
-        bail!("--as {own}: no manifest describes this pod; add it, or name one that is there");
+        fail!(
+            Identity,
+            "--as {own}: no manifest describes this pod; add it, or name one that is there"
+        );
     }
     if snapshots.borrow().services.is_empty() {
-        tracing::warn!("no manifest describes a service: every connection passes through to where it goes");
+        tracing::warn!(see = %ErrorName::NoServices, "no manifest describes a service: every connection passes through to where it goes");
     }
     Ok((snapshots, discovery))
 }
@@ -242,10 +246,7 @@ fn install(network: &Network, families: Families, lent: &[(IpNet, u16)], dumped:
     let mark = SocketMark::exact(inside::MARK);
     let mut intent = Intent::contained(every_own(network), Some(mark));
     intent.outbound.lent = lent.to_vec();
-    let plan = rules::plan(&intent, &Facts::fresh(families)).map_err(|mistakes| {
-        let mistakes: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
-        anyhow!(mistakes.join("; "))
-    })?;
+    let plan = rules::plan(&intent, &Facts::fresh(families)).map_err(|mistakes| of_mistakes(&mistakes))?;
     if plan.passthrough_v6 {
         netsys::passthrough::add()?;
     }
@@ -275,7 +276,7 @@ fn sort(contained: &mut Contained) -> Result<(Listeners, dns::Sockets)> {
     for listener in std::mem::take(&mut contained.listeners) {
         match listener
             .local_addr()
-            .context("a socket from inside is unusable")?
+            .or_named(ErrorName::Contain, "a socket from inside is unusable")?
             .port()
         {
             ports::DNS => dns.listeners.push(listener),

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use model::ErrorName;
 use netsys::conntrack::{self, Usage};
 use runtime::metrics::{Gauge, Metrics};
 
@@ -48,6 +49,7 @@ pub(super) async fn watch() {
             && alarm.goes_off(usage)
         {
             tracing::warn!(
+                see = %ErrorName::ConntrackFull,
                 entries = usage.entries,
                 limit = usage.limit,
                 "the kernel's table of tracked connections fills; when it is full, new connections are dropped: \

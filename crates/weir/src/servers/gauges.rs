@@ -83,6 +83,7 @@ mod tests {
         let metrics = Metrics::default();
         let gauges = ProblemGauges::new(&metrics);
         let problem = |severity, object: &str| Problem {
+            name: model::ErrorName::ManifestField,
             file: "a.yaml".into(),
             place: Place {
                 object: object.to_owned(),

@@ -19,7 +19,7 @@ fn status(answer: &str) -> &str {
 async fn ask(stage: &Stage, request: &str) -> String {
     let mut client = stage.client().await;
     client.send(request).await;
-    client.until(")\n").await
+    client.until("]\n").await
 }
 
 #[test]
@@ -60,7 +60,7 @@ fn where_nobody_listens_the_answer_is_503() {
         let stage = Stage::new(&[Server::nobody().await, Server::nobody().await]);
         let mut client = stage.client().await;
         client.send(GET).await;
-        let got = client.until(")\n").await;
+        let got = client.until("]\n").await;
         assert_eq!(status(&got), "503", "{got}");
         assert!(!got.to_ascii_lowercase().contains("\r\nserver:"));
         let record = stage.record().await;
@@ -69,14 +69,14 @@ fn where_nobody_listens_the_answer_is_503() {
         // The connection stays, and there is no endpoint at all now.
         stage.set_endpoints(&[]);
         client.send(GET).await;
-        assert_eq!(status(&client.until(")\n").await), "503");
+        assert_eq!(status(&client.until("]\n").await), "503");
         assert_eq!(stage.flags().await, "UH");
         // HEAD has no body.
         client.send("HEAD / HTTP/1.1\r\nHost: web\r\n\r\n").await;
         let got = client.until("\r\n\r\n").await;
         assert_eq!(status(&got), "503");
         client.send(GET).await;
-        assert_eq!(status(&client.until(")\n").await), "503");
+        assert_eq!(status(&client.until("]\n").await), "503");
     });
 }
 
@@ -110,7 +110,7 @@ fn a_connection_lost_before_the_answer_is_retried_only_where_that_is_safe() {
             let stage = Stage::new(&[one.address]);
             let mut client = stage.client().await;
             client.send(request).await;
-            let got = client.until(if expected == "200" { "ok" } else { ")\n" }).await;
+            let got = client.until(if expected == "200" { "ok" } else { "]\n" }).await;
             assert_eq!(status(&got), expected, "{request} {got}");
         }
     });
@@ -179,7 +179,7 @@ fn a_body_is_kept_for_a_retry_up_to_its_limit() {
             let stage = Stage::new(&[server.address]);
             let mut client = stage.client().await;
             client.send(request).await;
-            let got = client.until(if expected == "200" { "ok" } else { ")\n" }).await;
+            let got = client.until(if expected == "200" { "ok" } else { "]\n" }).await;
             assert_eq!(status(&got), expected);
         }
     });

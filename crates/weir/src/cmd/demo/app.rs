@@ -8,7 +8,9 @@ use std::process::ExitCode;
 use std::thread;
 use std::time::SystemTime;
 
-use anyhow::{Context, Result};
+use crate::errors::OrNamed;
+use anyhow::Result;
+use model::ErrorName;
 use netsys::contain;
 use rustix::process::{Signal, set_parent_process_death_signal};
 
@@ -19,9 +21,10 @@ pub(super) fn serve(name: &str) -> Result<ExitCode> {
     let stdin = io::stdin().as_fd().try_clone_to_owned()?;
     let listener = TcpListener::from(stdin);
     loop {
-        let (stream, _) = listener
-            .accept()
-            .context("standard input is to be a listener: weir demo starts this")?;
+        let (stream, _) = listener.accept().or_named(
+            ErrorName::Usage,
+            "standard input is to be a listener: weir demo starts this",
+        )?;
         let name = name.to_owned();
         // A client that breaks off is no concern of the others.
         thread::spawn(move || drop(answer_all(&name, &stream)));

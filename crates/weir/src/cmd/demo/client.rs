@@ -6,10 +6,12 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use model::ErrorName;
 use netsys::netns::Netns;
 
 use super::mesh::HOST;
+use crate::errors::OrNamed;
 
 /// Longer than anything here takes; a request that takes so long is lost.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -120,20 +122,20 @@ pub(super) fn call(netns: &Netns, to: SocketAddr, path: &str) -> Result<Call> {
     let (what, answer) = match curl.output() {
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr);
-            let answer =
-                Answer::read(&mut output.stdout.as_slice()).with_context(|| format!("curl {url}: {said}"))?;
+            let answer = Answer::read(&mut output.stdout.as_slice())
+                .or_named_with(ErrorName::Demo, || format!("curl {url}: {said}"))?;
             (format!("curl --resolve {to_there} {url}"), answer)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let answer = netns
                 .run(|| Client::connect(to)?.get(path))?
-                .with_context(|| url.clone())?;
+                .or_named_with(ErrorName::Demo, || url.clone())?;
             (
                 format!("GET {url} (curl is not installed; a client of the demo's own)"),
                 answer,
             )
         }
-        Err(error) => return Err(error).context("cannot run curl"),
+        Err(error) => return Err(error).or_named(ErrorName::Demo, "cannot run curl"),
     };
     Ok(Call {
         begun,

@@ -5,10 +5,12 @@ use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use model::ErrorName;
 use netsys::netns::Netns;
 
 use super::client::Client;
+use crate::errors::OrNamed;
 
 /// What became of one request.
 struct Request {
@@ -41,7 +43,9 @@ pub(super) fn steady(
         });
         Account(requests.collect())
     };
-    netns.run(call_all).context("cannot enter a client's namespace")
+    netns
+        .run(call_all)
+        .or_named(ErrorName::Namespace, "cannot enter a client's namespace")
 }
 
 /// One request; a connection that failed is made anew for the next one.

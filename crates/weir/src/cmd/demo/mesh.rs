@@ -11,10 +11,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::Result;
 use diagnose::journey::{self, MadeBy, RuleOf};
-use model::ObjectName;
 use model::event::Event;
+use model::{ErrorName, ObjectName};
 use netsys::netlink::{Changes, LinkIndex};
 use netsys::netns::Netns;
 use proxy::{Inbound, Kernel, Listeners};
@@ -24,6 +24,7 @@ use rules::{Facts, Family, Ruleset};
 use runtime::telemetry::Level;
 use tokio::sync::mpsc;
 
+use crate::errors::{OrNamed, fail, of_mistakes};
 use crate::servers::Places;
 use crate::sidecar::{self, Parts, Sidecar};
 
@@ -121,14 +122,15 @@ impl Stack {
 impl Mesh {
     /// Builds it and waits until every sidecar accepts. The namespaces are the caller's to change.
     pub(super) fn start(level: &Level) -> Result<Self> {
-        let switch = Netns::create().context("cannot make a network namespace")?;
+        let switch = Netns::create().or_named(ErrorName::Namespace, "cannot make a network namespace")?;
         let stack = switch.run(Stack::here)??;
-        manifests::write(Path::new(MANIFESTS), stack).context("cannot write the manifests")?;
+        manifests::write(Path::new(MANIFESTS), stack)
+            .or_named(ErrorName::System, "cannot write the manifests")?;
         let names = CLIENTS.iter().chain(&SERVERS);
         let netnses: Vec<_> = names
             .map(|&(name, v4)| Ok((name, stack.addresses(v4), Netns::create()?)))
             .collect::<Result<_>>()
-            .context("cannot make a network namespace")?;
+            .or_named(ErrorName::Namespace, "cannot make a network namespace")?;
         plug(&switch, &netnses)?;
         let pods = netnses
             .into_iter()
@@ -158,7 +160,7 @@ impl Mesh {
     pub(super) fn clients(&self) -> Result<[&Pod; 2]> {
         match &self.pods[..] {
             [one, other, ..] => Ok([one, other]),
-            _ => bail!("the mesh has no two clients; please report this"),
+            _ => fail!(Defect, "the mesh has no two clients; please report this"),
         }
     }
 
@@ -169,7 +171,8 @@ impl Mesh {
     /// Ends a pod as a crash does: its application is killed, its sidecar closes everything at once.
     pub(super) fn kill(&mut self, name: &str) -> Result<()> {
         let pod = self.pods.iter_mut().find(|pod| pod.name == name);
-        pod.context("a pod of the mesh")?.stop()
+        pod.or_named(ErrorName::Defect, "a pod of the mesh is not there")?
+            .stop()
     }
 
     /// Ends every process and thread of it.
@@ -188,7 +191,8 @@ impl Pod {
 
     fn stop(&mut self) -> Result<()> {
         if let Some(mut app) = self.app.take() {
-            app.kill().context("cannot kill an application")?;
+            app.kill()
+                .or_named(ErrorName::System, "cannot kill an application")?;
             app.wait()?;
         }
         if let Some(sidecar) = self.sidecar.take() {
@@ -279,7 +283,8 @@ fn start_pod(
             .transpose()?;
         Ok((rulesets, events, sidecar, listener))
     });
-    let (rulesets, events, sidecar, listener) = started?.with_context(|| format!("pod {name}"))?;
+    let (rulesets, events, sidecar, listener) =
+        started?.map_err(|error| error.context(format!("pod {name}")))?;
     // From the main thread: the kernel ends the application when the thread that started it goes.
     let app = listener
         .map(|listener| start_app(name, &netns, listener))
@@ -312,15 +317,7 @@ fn capture(stack: Stack) -> Result<Vec<Ruleset>> {
         proxy_mark: Some(MARK_TEXT.to_owned()),
         ..Flags::default()
     };
-    let told = |mistakes: Vec<rules::Mistake>| {
-        anyhow!(
-            mistakes
-                .iter()
-                .map(ToString::to_string)
-                .collect::<Vec<_>>()
-                .join("; ")
-        )
-    };
+    let told = |mistakes: Vec<rules::Mistake>| of_mistakes(&mistakes);
     let families = stack.families();
     let plan = rules::plan(&flags.intent().map_err(told)?, &Facts::fresh(families)).map_err(told)?;
     if plan.passthrough_v6 {
@@ -348,7 +345,7 @@ fn start_app(name: &str, netns: &Netns, listener: TcpListener) -> Result<Child> 
         .args(["demo", "--serve", name])
         .stdin(OwnedFd::from(listener));
     netns.start_in(&mut command);
-    command
-        .spawn()
-        .with_context(|| format!("cannot start the application of {name}"))
+    command.spawn().or_named_with(ErrorName::Demo, || {
+        format!("cannot start the application of {name}")
+    })
 }

@@ -4,12 +4,14 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use diagnose::journey::{Style, elapsed};
+use model::ErrorName;
 
 use super::VICTIM;
 use super::load::Account;
 use super::mesh::{self, Mesh};
+use crate::errors::OrNamed;
 
 /// Something that was shown, or was not.
 pub(super) struct Proof {
@@ -21,7 +23,7 @@ pub(super) fn say(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
     out.write_all(text.as_bytes())
         .and_then(|()| out.flush())
-        .context("cannot write to standard output")
+        .or_named(ErrorName::Output, "cannot write to standard output")
 }
 
 pub(super) fn chapter(style: &Style, title: &str) -> String {

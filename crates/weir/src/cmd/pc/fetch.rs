@@ -7,7 +7,9 @@ use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use crate::errors::{OrNamed, fail};
+use anyhow::Result;
+use model::ErrorName;
 
 /// Time for the connection, and for each read of the answer.
 const TIME: Duration = Duration::from_secs(5);
@@ -24,13 +26,14 @@ pub(super) fn get(admin: &Admin, path: &str) -> Result<String> {
     let answer = match admin {
         Admin::Address(address) => {
             let stream = TcpStream::connect_timeout(address, TIME)
-                .with_context(|| format!("cannot connect to {address}"))?;
+                .or_named_with(ErrorName::NoProxy, || format!("cannot connect to {address}"))?;
             stream.set_read_timeout(Some(TIME))?;
             ask(stream, path)?
         }
         Admin::Socket(file) => {
-            let stream =
-                UnixStream::connect(file).with_context(|| format!("cannot connect to {}", file.display()))?;
+            let stream = UnixStream::connect(file).or_named_with(ErrorName::NoProxy, || {
+                format!("cannot connect to {}", file.display())
+            })?;
             stream.set_read_timeout(Some(TIME))?;
             ask(stream, path)?
         }
@@ -43,16 +46,18 @@ fn ask(mut stream: impl Read + Write, path: &str) -> Result<String> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
-    stream
-        .read_to_string(&mut answer)
-        .context("the proxy does not answer as an admin port does")?;
+    stream.read_to_string(&mut answer).or_named(
+        ErrorName::BadAnswer,
+        "the proxy does not answer as an admin port does",
+    )?;
     Ok(answer)
 }
 
 fn body(answer: &str) -> Result<String> {
-    let (head, body) = answer
-        .split_once("\r\n\r\n")
-        .context("the answer is no HTTP; is this the admin port of a proxy?")?;
+    let (head, body) = answer.split_once("\r\n\r\n").or_named(
+        ErrorName::BadAnswer,
+        "the answer is no HTTP; is this the admin port of a proxy?",
+    )?;
     let mut lines = head.lines();
     let status = lines
         .next()
@@ -61,7 +66,8 @@ fn body(answer: &str) -> Result<String> {
         .nth(1)
         .unwrap_or_default();
     if status != "200" {
-        bail!(
+        fail!(
+            BadAnswer,
             "the proxy answers {status}: {}",
             body.lines().next().unwrap_or_default()
         );
@@ -71,7 +77,7 @@ fn body(answer: &str) -> Result<String> {
         .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
         .and_then(|(_, value)| value.trim().parse::<usize>().ok());
     if length.is_some_and(|length| length != body.len()) {
-        bail!("the answer was cut off; ask again");
+        fail!(BadAnswer, "the answer was cut off; ask again");
     }
     Ok(body.to_owned())
 }

@@ -4,11 +4,12 @@ use std::fmt::Write;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
-use model::ports;
+use anyhow::Result;
+use model::{ErrorName, ports};
 use registry::Dump;
 
 use super::fetch::{self, Admin};
+use crate::errors::{OrNamed, fail, named};
 use crate::socket;
 
 const PATH: &str = "/config_dump";
@@ -18,7 +19,7 @@ pub(super) fn dump(named: Option<&str>) -> Result<String> {
     match named {
         Some(named) => {
             let admin = admin_of(named)?;
-            fetch::get(&admin, PATH).with_context(|| format!("cannot ask the proxy {named}"))
+            fetch::get(&admin, PATH).map_err(|error| error.context(format!("cannot ask the proxy {named}")))
         }
         None => only_one(),
     }
@@ -29,7 +30,8 @@ fn admin_of(named: &str) -> Result<Admin> {
     if named.parse::<u32>().is_ok() {
         let file = socket::directory()?.join(format!("{named}.sock"));
         if !file.exists() {
-            bail!(
+            fail!(
+                NoProxy,
                 "no proxy of this user has the process id {named}; see them with `ls {}`",
                 shown()
             );
@@ -43,7 +45,7 @@ fn admin_of(named: &str) -> Result<Admin> {
         .to_socket_addrs()
         .ok()
         .and_then(|mut addresses| addresses.next());
-    address.map(Admin::Address).with_context(|| {
+    address.map(Admin::Address).or_named_with(ErrorName::NoProxy, || {
         format!(
             "--proxy {named} is no process id, no socket file and no HOST:PORT; see them with `ls {}`",
             shown()
@@ -60,7 +62,7 @@ fn only_one() -> Result<String> {
     match answers.len() {
         0 => {
             let admin = SocketAddr::from(([127, 0, 0, 1], ports::ADMIN));
-            fetch::get(&Admin::Address(admin), PATH).with_context(|| {
+            fetch::get(&Admin::Address(admin), PATH).or_named_with(ErrorName::NoProxy, || {
                 format!(
                     "no running proxy found: none answers in {} nor at {admin}; start one (`weir run`, `weir proxy`), \
                      name one with --proxy, or read a saved dump with --file",
@@ -69,7 +71,7 @@ fn only_one() -> Result<String> {
             })
         }
         1 => Ok(answers.remove(0).1),
-        _ => bail!(several(&answers)),
+        _ => Err(named(ErrorName::NoProxy, several(&answers))),
     }
 }
 
@@ -89,8 +91,9 @@ fn several(answers: &[(PathBuf, String)]) -> String {
 
 fn sockets() -> Result<Vec<PathBuf>> {
     let directory = socket::directory()?;
-    let entries =
-        std::fs::read_dir(&directory).with_context(|| format!("cannot read {}", directory.display()))?;
+    let entries = std::fs::read_dir(&directory).or_named_with(ErrorName::System, || {
+        format!("cannot read {}", directory.display())
+    })?;
     let mut sockets: Vec<PathBuf> = entries
         .filter_map(|entry| Some(entry.ok()?.path()))
         .filter(|path| path.extension().is_some_and(|extension| extension == "sock"))

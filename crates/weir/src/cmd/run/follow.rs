@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use anyhow::Result;
+use model::ErrorName;
 use netsys::contain::{Network, Porter};
 use registry::Snapshot;
 use runtime::thread;
@@ -36,7 +37,7 @@ pub(super) fn start(
         while source.changed().await.is_ok() {
             let snapshot = Arc::clone(&source.borrow_and_update());
             if let Err(error) = extend(&snapshot, &porter, &mut held) {
-                tracing::warn!("no route to what the manifests now name: {error:#}");
+                tracing::warn!(see = %ErrorName::Contain, "no route to what the manifests now name: {error:#}");
             }
             if show.send(snapshot).is_err() {
                 return;

@@ -4,9 +4,10 @@
 use std::net::Ipv4Addr;
 use std::str::FromStr;
 
-use anyhow::{Context, Result, anyhow};
+use crate::errors::{OrNamed, named};
+use anyhow::Result;
 use ipnet::{IpNet, Ipv4Net};
-use model::ports;
+use model::{ErrorName, ports};
 use netsys::listeners;
 
 /// Of the caller's loopback, what the command may use.
@@ -30,8 +31,9 @@ impl FromStr for Loopback {
             list => list
                 .split(',')
                 .map(|port| match port.parse() {
-                    Ok(0) | Err(_) => Err(anyhow!(
-                        "`{port}` is no port from 1 to 65535; write listening, none, or ports separated by commas"
+                    Ok(0) | Err(_) => Err(named(
+                        ErrorName::Setting,
+                        format!("`{port}` is no port from 1 to 65535; write listening, none, or ports separated by commas"),
                     )),
                     Ok(port) => Ok(port),
                 })
@@ -49,8 +51,10 @@ pub(super) fn lent(wanted: &Loopback) -> Result<Vec<(IpNet, u16)>> {
     if *wanted == Loopback::None {
         return Ok(vec![]);
     }
-    let mut lent = listeners::on_loopback()
-        .context("cannot tell what listens on this machine's loopback; give --loopback none")?;
+    let mut lent = listeners::on_loopback().or_named(
+        ErrorName::System,
+        "cannot tell what listens on this machine's loopback; give --loopback none",
+    )?;
     // Ours, or a sidecar's beside us: inside, the same ports are taken.
     lent.retain(|(_, port)| !ports::is_capture_port(*port) && *port != ports::DNS);
     if let Loopback::Ports(wanted) = wanted {

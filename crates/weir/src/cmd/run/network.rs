@@ -3,9 +3,10 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use crate::errors::OrNamed;
+use anyhow::Result;
 use ipnet::IpNet;
-use model::ServiceKind;
+use model::{ErrorName, ServiceKind};
 use netsys::contain::Network;
 use netsys::routes;
 use registry::Snapshot;
@@ -24,7 +25,8 @@ const ROUTES_MAX: usize = 1000;
 /// it, and a client that tries IPv6 first would never try IPv4. Without any route there is an IPv6 address
 /// only where the pod has one; else it is kept for later. The pod's own addresses come first.
 pub(super) fn of(snapshot: &Snapshot) -> Result<Network> {
-    let reachable = routes::reachable().context("cannot read the routes of this machine")?;
+    let reachable =
+        routes::reachable().or_named(ErrorName::System, "cannot read the routes of this machine")?;
     let resolvers = dns::nameservers(Path::new(RESOLV_CONF));
     Ok(furnish(snapshot, &reachable, &resolvers))
 }

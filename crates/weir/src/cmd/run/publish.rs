@@ -3,8 +3,9 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
-use anyhow::{Context, Result, anyhow};
-use model::OrigDst;
+use crate::errors::{OrNamed, named};
+use anyhow::Result;
+use model::{ErrorName, OrigDst};
 use netsys::sock;
 use proxy::Published;
 
@@ -20,7 +21,8 @@ impl FromStr for Publish {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bad = |problem| {
-            anyhow!("{problem}; write PORT, PORT:COMMAND_PORT or ADDRESS:PORT:COMMAND_PORT, IPv6 in brackets")
+            let form = "write PORT, PORT:COMMAND_PORT or ADDRESS:PORT:COMMAND_PORT, IPv6 in brackets";
+            named(ErrorName::Publish, format!("{problem}; {form}"))
         };
         let (address, ports) = match text.strip_prefix('[').and_then(|rest| rest.split_once("]:")) {
             Some((address, ports)) => (Some(address), ports),
@@ -49,7 +51,7 @@ impl FromStr for Publish {
 /// Listens for the command, whose address is `own`.
 pub(super) fn listen(all: &[Publish], own: IpAddr) -> Result<Vec<Published>> {
     let published = all.iter().map(|&Publish { at, port }| {
-        let listener = sock::listen(at, false).with_context(|| {
+        let listener = sock::listen(at, false).or_named_with(ErrorName::Publish, || {
             format!("cannot publish {at}; give an address of this machine and a port that is free")
         })?;
         let to = OrigDst::new(SocketAddr::new(own, port));
