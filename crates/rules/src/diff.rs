@@ -3,7 +3,7 @@
 
 use std::fmt;
 
-use crate::ruleset::{Chain, ChainKind, Rule, Ruleset, Table, TableName};
+use crate::ruleset::{Chain, ChainKind, Rule, Ruleset, Table, TableName, Target};
 
 /// Edits of one family's tables; printed, they are the text for `iptables-restore --noflush`.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -61,9 +61,26 @@ pub fn changes(current: &Ruleset, wanted: &Ruleset) -> Changes {
         let edits = table_edits(current, wanted.table(name).unwrap_or(&empty));
         (!edits.is_empty()).then_some((name, edits))
     });
-    Changes {
-        tables: tables.collect(),
+    let mut tables: Vec<_> = tables.collect();
+    if leaves_tproxy(current, wanted) {
+        tables.reverse();
     }
+    Changes { tables }
+}
+
+/// Each table is a commit of its own, and between two of them something has to capture too. Inbound, TPROXY does it
+/// in `mangle`, and a redirect in `nat`, which must not be hindered by `raw`. So where TPROXY comes, `mangle` is
+/// first and `raw` last, and where it goes the other way round.
+fn leaves_tproxy(current: &Ruleset, wanted: &Ruleset) -> bool {
+    let own = |ruleset: &Ruleset, table| {
+        let table = ruleset.table(table).map(Table::own);
+        let chains = table.into_iter().flat_map(|table| table.chains);
+        chains.flat_map(|chain| chain.rules).collect::<Vec<_>>()
+    };
+    let is_tproxy = |rule: &Rule| matches!(rule.target, Target::Tproxy { .. });
+    let goes = |of: &dyn Fn(&Ruleset) -> bool| of(current) && !of(wanted);
+    goes(&|ruleset| own(ruleset, TableName::Mangle).iter().any(is_tproxy))
+        || goes(&|ruleset| !own(ruleset, TableName::Raw).is_empty())
 }
 
 fn table_edits(current: &Table, wanted: &Table) -> Vec<Edit> {

@@ -337,7 +337,7 @@ impl Table {
         self.chains.iter().find(|chain| chain.name == name)
     }
 
-    fn own(&self) -> Self {
+    pub(crate) fn own(&self) -> Self {
         let chains = self.chains.iter().filter_map(|chain| {
             if chain.is_own() {
                 return Some(chain.clone());
