@@ -185,7 +185,7 @@ pub(crate) fn prepare(namespace: &Pod, congestion: Option<&str>) -> Result<()> {
 }
 
 /// A client namespace with its own pair of devices to the server: `10.77.N.1` there, `10.77.N.2` here.
-fn wire(number: u8, server: &Pod) -> Result<(Pod, Ipv4Addr)> {
+pub(crate) fn wire(number: u8, server: &Pod) -> Result<(Pod, Ipv4Addr)> {
     let (near, far) = (Ipv4Addr::new(10, 77, number, 1), Ipv4Addr::new(10, 77, number, 2));
     let client = Pod::bare("client", near, Ipv6Addr::UNSPECIFIED)?;
     let device = format!("c{number}");

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod contenders;
+mod dns;
 mod idle;
 mod load;
 mod machine;
@@ -67,7 +68,8 @@ fn main() -> Result<()> {
     let args = Args::parse();
     let plan = run::Plan {
         rows: rows::select(&args.rows)?,
-        idle: rows::with_idle(&args.rows),
+        idle: rows::with(rows::IDLE, &args.rows),
+        dns: rows::with(rows::DNS, &args.rows),
         contenders: contenders::select(&args.configs, &args.weirs, &args.peers)?,
         rounds: args.rounds,
         rate_rounds: if args.rows.is_empty() {

@@ -7,10 +7,10 @@ use std::{env, fs};
 use anyhow::{Context, Result};
 
 use crate::contenders::{Layer, Spec};
-use crate::machine;
 use crate::run::{NOISY, Plan, Results, Sample};
 use crate::stats::{Spread, number};
 use crate::targets;
+use crate::{dns, machine};
 
 /// What stands below this line in the report is written by people and kept.
 const NOTES: &str = "<!-- notes -->";
@@ -123,6 +123,7 @@ pub(crate) fn text(plan: &Plan, results: &Results) -> String {
         text.push_str(&table_text(table, plan, results));
     }
     text.push_str(&idle_text(results));
+    text.push_str(&dns::text(&results.dns));
     text.push_str(&failures_text(results));
     text
 }
@@ -251,7 +252,9 @@ fn failures_text(results: &Results) -> String {
             );
         }
     }
-    if text.is_empty() {
+    if text.is_empty() && results.samples.is_empty() {
+        text
+    } else if text.is_empty() {
         "No request failed.\n\n".to_owned()
     } else {
         format!("## Failures\n\n{text}\n")

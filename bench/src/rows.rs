@@ -70,8 +70,11 @@ pub(crate) const ROWS: [Row; 13] = [
 /// The name of the memory measurement, which is no load.
 pub(crate) const IDLE: &str = "idle";
 
+/// The name of the DNS measurement, which has contenders of its own.
+pub(crate) const DNS: &str = "dns10k";
+
 pub(crate) fn names() -> Vec<&'static str> {
-    ROWS.iter().map(|row| row.name).chain([IDLE]).collect()
+    ROWS.iter().map(|row| row.name).chain([IDLE, DNS]).collect()
 }
 
 /// Whether `wanted` names a row: in full, or by how it starts where none is called that.
@@ -94,7 +97,7 @@ pub(crate) fn select(wanted: &[String]) -> Result<Vec<Row>> {
         .collect())
 }
 
-/// Whether the memory measurement is among `wanted`.
-pub(crate) fn with_idle(wanted: &[String]) -> bool {
-    wanted.is_empty() || wanted.iter().any(|name| is_named(IDLE, name))
+/// Whether a measurement that is no row is among `wanted`.
+pub(crate) fn with(measurement: &str, wanted: &[String]) -> bool {
+    wanted.is_empty() || wanted.iter().any(|name| is_named(measurement, name))
 }

@@ -9,6 +9,7 @@ use e2e::Pod;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use crate::contenders::{Contender, Layer, Spec, prepare};
+use crate::dns;
 use crate::idle::{self, Idle};
 use crate::load::{self, Yield};
 use crate::rows::{Load, Row};
@@ -19,6 +20,7 @@ use crate::usage::{self, Machine};
 pub(crate) struct Plan {
     pub(crate) rows: Vec<Row>,
     pub(crate) idle: bool,
+    pub(crate) dns: bool,
     pub(crate) contenders: Vec<Spec>,
     pub(crate) rounds: usize,
     pub(crate) rate_rounds: usize,
@@ -59,6 +61,7 @@ pub(crate) struct Sample {
 pub(crate) struct Results {
     pub(crate) samples: Vec<(Row, String, Sample)>,
     pub(crate) idle: Vec<(String, Idle)>,
+    pub(crate) dns: Vec<(String, dns::Sample)>,
 }
 
 impl Results {
@@ -82,6 +85,14 @@ pub(crate) fn run(plan: &Plan, mut after_round: impl FnMut(&Results) -> Result<(
     setrlimit(Resource::Nofile, wide).context("raising the limit of descriptors")?;
     let dir = tempfile::tempdir()?;
     open_to_all(dir.path())?;
+    let mut results = Results::default();
+    if plan.dns {
+        results.dns = dns::run(dir.path(), plan.rounds, plan.sample)?;
+    }
+    if plan.rows.is_empty() && !plan.idle {
+        after_round(&results)?;
+        return Ok(results);
+    }
     let server = Pod::bare("server", Ipv4Addr::UNSPECIFIED, Ipv6Addr::UNSPECIFIED)?;
     let congestion = plan.congestion.as_deref();
     prepare(&server, congestion)?;
@@ -93,7 +104,6 @@ pub(crate) fn run(plan: &Plan, mut after_round: impl FnMut(&Results) -> Result<(
             .with_context(|| format!("starting {}", spec.name))?;
         contenders.push(started);
     }
-    let mut results = Results::default();
     if plan.idle {
         for contender in contenders.iter().filter(|one| one.layer != Layer::Direct) {
             eprintln!("idle connections: {}", contender.name);
