@@ -15,7 +15,7 @@ use crate::message::{
     Answer, CLASS_IN, Question, Received, answers, code, encode_name, error, kind_name, number, query_for,
     read, rewritten,
 };
-use crate::report::Reports;
+use crate::report::{Clock, Reports};
 
 /// Answers queries. Of one thread.
 pub(crate) struct Answerer {
@@ -38,6 +38,39 @@ pub(crate) struct Done {
     pub(crate) resolver: Option<SocketAddr>,
 }
 
+impl Done {
+    fn of(kind: &'static str, result: &'static str, message: Option<Vec<u8>>) -> Self {
+        Self {
+            message,
+            kind,
+            result,
+            service: None,
+            resolver: None,
+        }
+    }
+}
+
+/// What can be said of a query at once.
+pub(crate) enum AtOnce {
+    /// All of it: the answer, or that there is none to be given.
+    Answered(Option<Vec<u8>>),
+    /// Not all: a resolver has to be asked.
+    Asks(Asks),
+}
+
+/// What a resolver has to be asked for.
+pub(crate) struct Asks {
+    what: Unsaid,
+    clock: Clock,
+}
+
+enum Unsaid {
+    /// Everything; of a query of that type, as metrics name it.
+    All(&'static str),
+    /// Where an alias of ours leads to; and for how many seconds ours may be kept.
+    AliasEnd(lookup::Answer, u32),
+}
+
 impl Answerer {
     pub(crate) fn new(config: Config) -> Self {
         let resolvers = crate::resolvers::Resolvers::new(config.resolv_conf);
@@ -51,27 +84,52 @@ impl Answerer {
 
     /// The answer to these bytes; `None` where there is none to be given.
     pub(crate) async fn answer(&self, query: &[u8], by: By) -> Option<Vec<u8>> {
+        match self.at_once(query, by) {
+            AtOnce::Answered(answer) => answer,
+            AtOnce::Asks(asks) => self.ask(query, by, asks).await,
+        }
+    }
+
+    /// What can be said without asking anybody, which is all of most names of ours: for that nobody waits.
+    pub(crate) fn at_once(&self, query: &[u8], by: By) -> AtOnce {
         let clock = self.reports.clock();
-        let done = match read(query) {
-            Received::Noise => return None,
-            Received::Malformed => Done {
-                message: error(query, code::FORMAT_ERROR),
-                kind: "other",
-                result: "malformed",
-                service: None,
-                resolver: None,
-            },
-            Received::Foreign => self.forward(query, by, "other").await,
-            Received::Question(question) => {
-                let found = self.look_up(&question);
-                match found {
-                    None => self.forward(query, by, kind_name(question.kind)).await,
-                    Some((found, ttl)) => self.own(&question, found, ttl, by).await,
-                }
+        let what = match read(query) {
+            Received::Noise => return AtOnce::Answered(None),
+            Received::Malformed => {
+                let message = error(query, code::FORMAT_ERROR);
+                return self.answered(query, Done::of("other", "malformed", message), clock);
             }
+            Received::Foreign => Unsaid::All("other"),
+            Received::Question(question) => match self.look_up(&question) {
+                None => Unsaid::All(kind_name(question.kind)),
+                Some((found, ttl)) => {
+                    if matches!(found.end, End::Outside(_)) && !question.is_of_unknown_version() {
+                        Unsaid::AliasEnd(found, ttl)
+                    } else {
+                        return self.answered(query, own(&question, found, ttl, by), clock);
+                    }
+                }
+            },
         };
-        self.reports.done(query, &done, clock);
+        AtOnce::Asks(Asks { what, clock })
+    }
+
+    /// The answer that takes a resolver.
+    pub(crate) async fn ask(&self, query: &[u8], by: By, asks: Asks) -> Option<Vec<u8>> {
+        let done = match (asks.what, read(query)) {
+            (Unsaid::AliasEnd(found, ttl), Received::Question(question)) => {
+                self.with_alias_end(&question, found, ttl, by).await
+            }
+            (Unsaid::All(kind), _) => self.forward(query, by, kind).await,
+            (Unsaid::AliasEnd(..), _) => return None,
+        };
+        self.reports.done(query, &done, asks.clock);
         done.message
+    }
+
+    fn answered(&self, query: &[u8], done: Done, clock: Clock) -> AtOnce {
+        self.reports.done(query, &done, clock);
+        AtOnce::Answered(done.message)
     }
 
     /// Counts a query that was not looked at: there were too many.
@@ -91,49 +149,27 @@ impl Answerer {
         let result = if asked.is_some() { "forwarded" } else { "failed" };
         let (message, resolver) = asked.map(|asked| (asked.answer, asked.resolver)).unzip();
         Done {
-            message: message.or_else(|| error(query, code::SERVER_FAILURE)),
-            kind,
-            result,
-            service: None,
             resolver,
+            ..Done::of(
+                kind,
+                result,
+                message.or_else(|| error(query, code::SERVER_FAILURE)),
+            )
         }
     }
 
-    async fn own(&self, question: &Question<'_>, found: lookup::Answer, ttl: u32, by: By) -> Done {
-        let limit = match by {
-            By::Datagram => question.limit(),
-            By::Stream => usize::from(u16::MAX),
-        };
-        let mut answer = Answer::new(question, limit);
-        let mut resolver = None;
-        if question.is_of_unknown_version() {
-            answer.code = code::BAD_VERSION;
-        } else {
-            add(&mut answer, &found.records, ttl);
-            match found.end {
-                End::Complete => {}
-                End::Missing => answer.code = code::NO_SUCH_NAME,
-                End::Outside(name) => resolver = self.take_over(&mut answer, question, &name).await,
-                End::Nowhere => {
-                    tracing::warn!(
-                        name = question.name,
-                        "its externalName leads nowhere: a circle, or no host name"
-                    );
-                    answer.code = code::SERVER_FAILURE;
-                }
-            }
-        }
-        let result = match answer.code {
-            code::NO_SUCH_NAME => "missing",
-            code::SERVER_FAILURE => "failed",
-            _ => "answered",
+    /// An alias of ours, and what the resolvers say of where it leads.
+    async fn with_alias_end(&self, question: &Question<'_>, found: lookup::Answer, ttl: u32, by: By) -> Done {
+        let mut answer = Answer::new(question, limit(question, by));
+        add(&mut answer, &found.records, ttl);
+        let resolver = match &found.end {
+            End::Outside(name) => self.take_over(&mut answer, question, name).await,
+            _ => None,
         };
         Done {
-            message: Some(answer.finish()),
-            kind: kind_name(question.kind),
-            result,
             service: found.service,
             resolver,
+            ..finished(answer, question)
         }
     }
 
@@ -178,6 +214,47 @@ impl Answerer {
         }
         let list = answers(&asked.answer)?;
         Some((asked, list))
+    }
+}
+
+/// What the mesh alone says.
+fn own(question: &Question<'_>, found: lookup::Answer, ttl: u32, by: By) -> Done {
+    let mut answer = Answer::new(question, limit(question, by));
+    if question.is_of_unknown_version() {
+        answer.code = code::BAD_VERSION;
+    } else {
+        add(&mut answer, &found.records, ttl);
+        match found.end {
+            End::Complete | End::Outside(_) => {}
+            End::Missing => answer.code = code::NO_SUCH_NAME,
+            End::Nowhere => {
+                tracing::warn!(
+                    name = question.name,
+                    "its externalName leads nowhere: a circle, or no host name"
+                );
+                answer.code = code::SERVER_FAILURE;
+            }
+        }
+    }
+    Done {
+        service: found.service,
+        ..finished(answer, question)
+    }
+}
+
+fn finished(answer: Answer<'_, '_>, question: &Question<'_>) -> Done {
+    let result = match answer.code {
+        code::NO_SUCH_NAME => "missing",
+        code::SERVER_FAILURE => "failed",
+        _ => "answered",
+    };
+    Done::of(kind_name(question.kind), result, Some(answer.finish()))
+}
+
+fn limit(question: &Question<'_>, by: By) -> usize {
+    match by {
+        By::Datagram => question.limit(),
+        By::Stream => usize::from(u16::MAX),
     }
 }
 

@@ -9,12 +9,12 @@ use std::net::SocketAddr;
 use std::time::Instant;
 
 use netsys::sock;
-use runtime::metrics::Histogram;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::{TcpSocket, UdpSocket};
 use tokio::time::timeout;
 
 use crate::message::{HEADER, code, is_answer_to, number};
+use crate::report::Upstream;
 use crate::resolvers::Resolvers;
 
 /// How a resolver is asked: as the client asked us.
@@ -25,7 +25,6 @@ pub(crate) enum By {
 }
 
 /// Asks resolvers. Of one thread.
-#[derive(Debug)]
 pub(crate) struct Forwarder {
     resolvers: Resolvers,
     /// Its keys are secret and its hashes not to be told from chance (SipHash), so that the hash of a count
@@ -35,7 +34,7 @@ pub(crate) struct Forwarder {
     /// What every answer is received into: on one thread one is enough.
     buffer: RefCell<Vec<u8>>,
     mark: Option<u32>,
-    durations: Histogram,
+    reports: Upstream,
 }
 
 /// What was answered, and by whom.
@@ -46,14 +45,14 @@ pub(crate) struct Asked {
 }
 
 impl Forwarder {
-    pub(crate) fn new(resolvers: Resolvers, mark: Option<u32>, durations: Histogram) -> Self {
+    pub(crate) fn new(resolvers: Resolvers, mark: Option<u32>, reports: Upstream) -> Self {
         Self {
             resolvers,
             ids: RandomState::new(),
             count: Cell::new(0),
             buffer: RefCell::new(vec![0; 64 * 1024]),
             mark,
-            durations,
+            reports,
         }
     }
 
@@ -68,14 +67,24 @@ impl Forwarder {
             for turn in 0..count {
                 let to = conf.addresses[(first + turn) % count];
                 let begin = Instant::now();
-                let Ok(Ok(mut answer)) = timeout(conf.patience, self.ask_one(to, query, by)).await else {
-                    continue;
+                let mut answer = match timeout(conf.patience, self.ask_one(to, query, by)).await {
+                    Ok(Ok(answer)) => answer,
+                    Ok(Err(error)) => {
+                        tracing::debug!(%error, %to, "asking a resolver");
+                        self.reports.fail("unreachable");
+                        continue;
+                    }
+                    Err(_) => {
+                        self.reports.fail("silent");
+                        continue;
+                    }
                 };
-                self.durations.observe(begin.elapsed());
+                self.reports.durations.observe(begin.elapsed());
                 answer[..2].copy_from_slice(id);
                 let is_poor = is_poor(&answer);
                 let asked = Asked { answer, resolver: to };
                 if is_poor {
+                    self.reports.fail("refused");
                     poor = Some(asked);
                 } else {
                     return Some(asked);

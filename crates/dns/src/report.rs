@@ -15,8 +15,24 @@ use crate::message::{self, Received, answers, code_name, kind, kind_name, number
 #[derive(Clone)]
 pub struct Reports {
     queries: Family<Counter, 2>,
-    pub(crate) upstream: Histogram,
+    pub(crate) upstream: Upstream,
     watcher: Option<mpsc::Sender<Event>>,
+}
+
+/// When a query came, where anybody wants to know.
+pub(crate) type Clock = Option<(SystemTime, Instant)>;
+
+/// What is told of resolvers.
+#[derive(Clone)]
+pub(crate) struct Upstream {
+    pub(crate) durations: Histogram,
+    failures: Family<Counter, 1>,
+}
+
+impl Upstream {
+    pub(crate) fn fail(&self, why: &str) {
+        self.failures.with([why]).inc();
+    }
 }
 
 /// Resolvers on the same machine answer within a millisecond, far ones within some tens; time-outs are seconds.
@@ -36,17 +52,24 @@ impl Reports {
                 "DNS queries, by the type asked for and what became of them: answered, missing (ours, and there is no such name), forwarded, failed (no resolver answered, or an alias leads nowhere), malformed, dropped (too many at once)",
                 [Label::fixed("type"), Label::fixed("result")],
             ),
-            upstream: metrics.histogram(
-                "weir_dns_upstream_duration_seconds",
-                "How long resolvers took for the queries that they answered",
-                UPSTREAM_BOUNDS,
-            ),
+            upstream: Upstream {
+                durations: metrics.histogram(
+                    "weir_dns_upstream_duration_seconds",
+                    "How long resolvers took for the queries that they answered",
+                    UPSTREAM_BOUNDS,
+                ),
+                failures: metrics.counters(
+                    "weir_dns_upstream_failures_total",
+                    "Tries of a resolver that came to nothing, each followed by the next: silent (no answer in time), unreachable, refused (it answered that it fails or will not)",
+                    [Label::fixed("why")],
+                ),
+            },
             watcher,
         }
     }
 
     /// When a query came, where anybody wants to know.
-    pub(crate) fn clock(&self) -> Option<(SystemTime, Instant)> {
+    pub(crate) fn clock(&self) -> Clock {
         self.watcher.as_ref().map(|_| (SystemTime::now(), Instant::now()))
     }
 
@@ -55,7 +78,7 @@ impl Reports {
     }
 
     /// Reports what became of a query that came at that time.
-    pub(crate) fn done(&self, query: &[u8], done: &Done, clock: Option<(SystemTime, Instant)>) {
+    pub(crate) fn done(&self, query: &[u8], done: &Done, clock: Clock) {
         self.count(done.kind, done.result);
         if let (Some(watcher), Some((at, begin))) = (&self.watcher, clock)
             && let Some(look_up) = look_up(query, done, begin)

@@ -1,5 +1,5 @@
-//! The loops over the sockets: each query is answered by a task of its own, within bounds on how many there
-//! are at once, of queries and of TCP clients.
+//! The loops over the sockets: a query that takes a resolver is answered by a task of its own, within bounds on
+//! how many there are at once, of queries and of TCP clients.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::pin::pin;
@@ -11,12 +11,12 @@ use std::{io, net};
 use model::ErrorName;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use crate::Config;
-use crate::answer::Answerer;
+use crate::answer::{Answerer, AtOnce};
 use crate::forward::{By, read_framed, write_framed};
 
 /// Queries under way at most; beyond it UDP queries are dropped, which clients repeat.
@@ -122,18 +122,25 @@ async fn datagrams(socket: net::UdpSocket, server: Rc<Server>) {
     loop {
         match socket.recv_from(&mut buffer).await {
             Ok((length, client)) => {
+                let query = &buffer[..length];
+                let asks = match server.answerer.at_once(query, By::Datagram) {
+                    AtOnce::Answered(answer) => {
+                        send(&socket, answer, client).await;
+                        continue;
+                    }
+                    AtOnce::Asks(asks) => asks,
+                };
                 let Ok(slot) = Arc::clone(&server.queries).try_acquire_owned() else {
                     server.answerer.count_dropped();
                     continue;
                 };
                 let (socket, server) = (Rc::clone(&socket), Rc::clone(&server));
-                spawn_local(one_datagram(
-                    buffer[..length].to_vec(),
-                    client,
-                    socket,
-                    server,
-                    slot,
-                ));
+                let query = query.to_vec();
+                spawn_local(async move {
+                    let answer = server.answerer.ask(&query, By::Datagram, asks).await;
+                    send(&socket, answer, client).await;
+                    drop(slot);
+                });
             }
             // An ICMP error for an answer that came too late.
             Err(error) => tracing::debug!(%error, "receiving a DNS query"),
@@ -141,19 +148,12 @@ async fn datagrams(socket: net::UdpSocket, server: Rc<Server>) {
     }
 }
 
-async fn one_datagram(
-    query: Vec<u8>,
-    client: SocketAddr,
-    socket: Rc<UdpSocket>,
-    server: Rc<Server>,
-    slot: OwnedSemaphorePermit,
-) {
-    if let Some(answer) = server.answerer.answer(&query, By::Datagram).await
+async fn send(socket: &UdpSocket, answer: Option<Vec<u8>>, client: SocketAddr) {
+    if let Some(answer) = answer
         && let Err(error) = socket.send_to(&answer, client).await
     {
         tracing::debug!(%error, %client, "sending a DNS answer");
     }
-    drop(slot);
 }
 
 async fn streams(listener: net::TcpListener, server: Rc<Server>) {

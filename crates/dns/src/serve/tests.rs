@@ -212,6 +212,10 @@ fn nobody_to_ask_is_a_server_failure() {
     let mut stream = StdStream::connect(server.tcp).unwrap();
     stream.write_all(&framed(&query("example.org", A))).unwrap();
     assert_eq!(code(&read_one(&mut stream)), 2);
+    // Each of the three twice.
+    let counted = r#"weir_dns_upstream_failures_total{why="unreachable"} 6"#;
+    let text = server.metrics.encode();
+    assert!(text.contains(counted), "{text}");
 }
 
 #[test]

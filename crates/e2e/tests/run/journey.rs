@@ -20,7 +20,10 @@ fn it_tells_every_hop() -> Result<()> {
     )?;
     let told = finished.errors();
     for hop in [
+        "look-ups ",
+        "A         web.mesh: 10.96.0.1 (service mesh/web)",
         "→ 10.96.0.1:80  from 192.0.0.2:",
+        "name      web.mesh, looked up ",
         "rule      nat WEIR_OUTPUT",
         "to port 15001",
         "listener  outbound, port 15001",

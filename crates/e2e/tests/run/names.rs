@@ -33,12 +33,13 @@ fn services_resolve_by_every_name() -> Result<()> {
             "web.mesh.svc.cluster.local",
             "pods.mesh",
             "pods-1.pods.mesh",
+            "pods-1.pods",
         ];
         let command = [&["sh", "-c", look_up, "sh"], &names[..]].concat();
         let finished = laptop.run(who, &command)?;
         assert_eq!(
             finished.text(),
-            "10.96.0.1 10.96.0.1 10.96.0.1 10.96.0.1 10.77.0.2 10.77.0.3 10.77.0.3 ",
+            "10.96.0.1 10.96.0.1 10.96.0.1 10.96.0.1 10.77.0.2 10.77.0.3 10.77.0.3 10.77.0.3 ",
             "{finished:?}"
         );
         let six = laptop.run(who, &["getent", "ahostsv6", "web.mesh"])?;
@@ -75,6 +76,35 @@ fn a_new_service_resolves_while_the_command_runs() -> Result<()> {
     e2e::eventually("the new name", || {
         program.said().contains("10.96.0.9").then_some(())
     })
+}
+
+/// Notes in a file that it was asked, and says nothing.
+const FAKE_NSCD: &str = "import socket, sys\n\
+    s = socket.socket(socket.AF_UNIX); s.bind('/run/nscd/socket'); s.listen()\n\
+    while True:\n\
+    \x20   s.accept()[0].close()\n\
+    \x20   open(sys.argv[1], 'a').write('asked\\n')\n";
+
+#[test]
+fn a_daemon_that_answers_names_for_the_c_library_is_not_asked() -> Result<()> {
+    let laptop = Laptop::create()?;
+    let note = laptop.shared.path().join("note");
+    // That it is asked outside shows that it could be inside.
+    let script = format!(
+        "set -e; mount -t tmpfs tmpfs /run; mkdir /run/nscd; python3 -c \"{FAKE_NSCD}\" {0} & trap \"kill $!\" EXIT\n\
+         until [ -S /run/nscd/socket ]; do sleep 0.05; done\n\
+         {1} run --manifests {2} -- getent ahostsv4 web.mesh | sed -n 's/ *STREAM.*//p'\n\
+         [ ! -e {0} ] && echo nobody asked it\n\
+         until [ -e {0} ]; do getent hosts localhost > /dev/null; done",
+        note.display(),
+        laptop.weir.display(),
+        laptop.mesh.manifests.path().display()
+    );
+    let said = laptop
+        .pod
+        .run_as(RunAs::Root, "unshare", ["-m", "sh", "-c", &script])?;
+    assert_eq!(said.text(), "10.96.0.1\nnobody asked it\n", "{said:?}");
+    Ok(())
 }
 
 #[test]
