@@ -177,7 +177,7 @@ fn unbound(resolver: Ipv4Addr) -> String {
     format!(
         "server:\nusername: \"\"\nchroot: \"\"\npidfile: \"\"\nuse-syslog: no\ndo-daemonize: no\nnum-threads: 1\n\
          interface: 127.0.0.1@{PORT}\naccess-control: 0.0.0.0/0 allow\nmodule-config: \"iterator\"\n\
-         do-not-query-localhost: no\nqname-minimisation: no\nharden-short-bufsize: no\n\
+         so-rcvbuf: 4m\nso-sndbuf: 4m\n\
          num-queries-per-thread: 4096\noutgoing-range: 8192\n\
          remote-control:\ncontrol-enable: no\n\
          forward-zone:\nname: \".\"\nforward-addr: {resolver}\nforward-no-cache: yes\n"

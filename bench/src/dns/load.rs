@@ -67,7 +67,9 @@ pub(crate) fn put(to: SocketAddr, zone: &str, rate: u32, length: Duration) -> Re
             .enumerate()
             .map(|(place, socket)| {
                 let (queries, is_over) = (&queries, &is_over);
-                scope.spawn(move || receive(socket, place * BY_SOCKET, queries, due, is_over))
+                let first = place * BY_SOCKET;
+                let expected = BY_SOCKET.min(count - first);
+                scope.spawn(move || receive(socket, first, expected, queries, due, is_over))
             })
             .collect();
         let sent = send(&sockets, &queries, count, due);
@@ -133,10 +135,11 @@ struct Received {
     wrong: u64,
 }
 
-/// Takes the answers to the queries from number `first` on, until it is over.
+/// Takes the answers to the queries from number `first` on, until they are all there or it is over.
 fn receive(
     socket: &UdpSocket,
     first: usize,
+    expected: usize,
     queries: &[Vec<u8>],
     due: impl Fn(usize) -> Instant,
     is_over: &AtomicBool,
@@ -144,7 +147,7 @@ fn receive(
     let mut received = Received::default();
     let mut seen = vec![false; BY_SOCKET];
     let mut buffer = [0; 4096];
-    while !is_over.load(Ordering::Relaxed) {
+    while !is_over.load(Ordering::Relaxed) && received.latencies.len() < expected {
         let length = match socket.recv(&mut buffer) {
             Ok(length) => length,
             Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
@@ -173,13 +176,21 @@ fn receive(
 /// An answer without an error, to this question, whose only record is the name's address.
 fn is_right(answer: &[u8], query: &[u8], number: u16) -> bool {
     let end = query.len();
-    answer.len() >= end
-        && answer[2] & 0x80 != 0
-        && answer[3] & 0xf == 0
-        && answer[4..8] == [0, 1, 0, 1]
+    if answer.len() < end || answer[2] & 0x80 == 0 || answer[3] & 0xf != 0 {
+        return false;
+    }
+    // The record's name may be written out or point to the question.
+    let record = match &answer[end..] {
+        [0xc0, 12, record @ ..] => record,
+        whole => match whole.strip_prefix(&query[12..end - 4]) {
+            Some(record) => record,
+            None => return false,
+        },
+    };
+    answer[4..8] == [0, 1, 0, 1]
         && answer[12..end] == query[12..]
-        && answer[end..].starts_with(&[0xc0, 12, 0, 1, 0, 1])
-        && answer.get(end + 12..end + 16) == Some(&address(number).octets()[..])
+        && record.starts_with(&[0, 1, 0, 1])
+        && record.get(10..14) == Some(&address(number).octets()[..])
 }
 
 fn query(name: &str) -> Vec<u8> {
