@@ -29,7 +29,10 @@ fn the_exit_code_is_the_commands() -> Result<()> {
     let mistaken = laptop.run_with(RunAs::Application, &["--no-such-option"], &["true"])?;
     assert_eq!(mistaken.status.code(), Some(125), "{mistaken:?}");
     let missing = laptop.run(RunAs::Application, &["no-such-program"])?;
-    assert_eq!(missing.errors(), "weir run: no-such-program: command not found\n");
+    assert_eq!(
+        missing.errors(),
+        "weir run: no-such-program: command not found [WEIR-COMMAND]\n"
+    );
     Ok(())
 }
 

@@ -89,7 +89,11 @@ impl Pending {
         let deadline = Instant::now() + within;
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            if self.is_confirmed(left) {
+            if let Some(mut peer) = self.confirmed_by(left) {
+                // In this order: whoever confirms once more then hears that nothing waits.
+                drop(self.listener);
+                // A peer that is gone has confirmed all the same.
+                let _ = peer.write_all(CONFIRM);
                 return Ok(Ended::Confirmed);
             }
             if left.is_zero() {
@@ -100,30 +104,23 @@ impl Pending {
     }
 
     /// Waits for one peer; only the user who made the change, and root, is listened to.
-    fn is_confirmed(&self, at_most: Duration) -> bool {
+    fn confirmed_by(&self, at_most: Duration) -> Option<UnixStream> {
         let timeout = Timespec {
             tv_sec: i64::try_from(at_most.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: at_most.subsec_nanos().into(),
         };
         let mut ready = [PollFd::new(&self.listener, PollFlags::IN)];
         if !matches!(poll(&mut ready, Some(&timeout)), Ok(1)) {
-            return false;
+            return None;
         }
-        let Ok((mut peer, _)) = self.listener.accept() else {
-            return false;
-        };
+        let (mut peer, _) = self.listener.accept().ok()?;
         let is_trusted = rustix::net::sockopt::socket_peercred(&peer)
             .is_ok_and(|who| who.uid.is_root() || who.uid == rustix::process::geteuid());
         let mut word = [0; CONFIRM.len()];
         let said = peer
             .set_read_timeout(Some(WORD))
             .and_then(|()| peer.read_exact(&mut word));
-        let confirmed = is_trusted && said.is_ok() && word == CONFIRM;
-        if confirmed {
-            // A peer that is gone has confirmed all the same.
-            let _ = peer.write_all(CONFIRM);
-        }
-        confirmed
+        (is_trusted && said.is_ok() && word == CONFIRM).then_some(peer)
     }
 }
 
