@@ -229,6 +229,7 @@ fn own(question: &Question<'_>, found: lookup::Answer, ttl: u32, by: By) -> Done
             End::Missing => answer.code = code::NO_SUCH_NAME,
             End::Nowhere => {
                 tracing::warn!(
+                    see = %ErrorName::AliasLoop,
                     name = question.name,
                     "its externalName leads nowhere: a circle, or no host name"
                 );

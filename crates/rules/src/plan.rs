@@ -11,6 +11,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
+use model::ErrorName;
 
 pub use self::prune::of_family;
 use crate::asked;
@@ -261,6 +262,8 @@ pub enum Action {
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{flag}: {problem}")]
 pub struct Mistake {
+    /// Which kind it is.
+    pub name: ErrorName,
     /// The flag, as people write it, or the fact that stands against it.
     pub flag: String,
     /// What is wrong and what to do.
@@ -269,7 +272,13 @@ pub struct Mistake {
 
 impl Mistake {
     pub(crate) fn new(flag: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self::of(ErrorName::Setting, flag, problem)
+    }
+
+    /// One that has a name of its own.
+    pub(crate) fn of(name: ErrorName, flag: impl Into<String>, problem: impl Into<String>) -> Self {
         Self {
+            name,
             flag: flag.into(),
             problem: problem.into(),
         }
@@ -286,7 +295,8 @@ pub fn plan(intent: &Intent, facts: &Facts) -> Result<Plan, Vec<Mistake>> {
         mistakes.push(physical(&facts.physical_devices));
     }
     if matches!(&intent.proxy, Proxy::Inside(signs) if signs.is_empty()) {
-        mistakes.push(Mistake::new(
+        mistakes.push(Mistake::of(
+            ErrorName::NoProxySign,
             "--proxy-uid, --proxy-gid, --proxy-mark, --proxy-class-id, --proxy-cgroup",
             "nothing says how to recognise the proxy, so its own traffic would be captured; give one",
         ));
@@ -328,12 +338,17 @@ pub fn plan(intent: &Intent, facts: &Facts) -> Result<Plan, Vec<Mistake>> {
 fn tproxy_mistakes(intent: &Intent) -> Option<Mistake> {
     let tproxy = intent.inbound.tproxy()?;
     let Proxy::Inside(signs) = &intent.proxy else {
-        return Some(Mistake::new("TPROXY", "needs the proxy inside the namespace"));
+        return Some(Mistake::of(
+            ErrorName::CaptureMode,
+            "TPROXY",
+            "needs the proxy inside the namespace",
+        ));
     };
     let used = [tproxy.mark, Tproxy::SELF_CALL];
     let same = |sign: &&SocketMark| used.iter().any(|mark| sign.matches(mark.value));
     signs.marks.iter().find(same).map(|sign| {
-        Mistake::new(
+        Mistake::of(
+            ErrorName::MarkClash,
             "--proxy-mark",
             format!(
                 "{sign} matches {} or {}, which TPROXY puts on other packets; give another one, or none",
@@ -345,7 +360,8 @@ fn tproxy_mistakes(intent: &Intent) -> Option<Mistake> {
 }
 
 fn physical(devices: &[String]) -> Mistake {
-    Mistake::new(
+    Mistake::of(
+        ErrorName::HostNetwork,
         "--host",
         format!(
             "this network namespace holds a machine's own network device ({}), and capturing a machine's traffic \
@@ -363,7 +379,8 @@ fn uncapturable(family: Family, why: &str) -> Mistake {
             ", or switch IPv6 off in the namespace (sysctl -w net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1)"
         }
     };
-    Mistake::new(
+    Mistake::of(
+        ErrorName::FamilyHole,
         family.to_string(),
         format!(
             "is on in this namespace but cannot be captured: {why}. Traffic would escape, so nothing was changed; mend that{off}"

@@ -1,6 +1,9 @@
 //! What the program says of what went wrong: each error has a name ([`ErrorName`]), which is printed after it.
 //! The crates below say what happened by their types; which name that has is decided here alone.
 
+#[cfg(test)]
+mod tests;
+
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
@@ -41,8 +44,13 @@ pub(crate) fn while_doing(
 
 /// All that is wrong with what was asked for, each in a line of its own.
 pub(crate) fn of_mistakes(mistakes: &[Mistake]) -> anyhow::Error {
-    let lines: Vec<_> = mistakes.iter().map(Mistake::to_string).collect();
-    named(ErrorName::Setting, lines.join("\nweir: "))
+    let Some((last, others)) = mistakes.split_last() else {
+        return named(ErrorName::Defect, "refused without a reason; please report this");
+    };
+    // The last one's name is printed as that of the whole.
+    let line = |mistake: &Mistake| format!("{mistake} [{}]\nweir: ", mistake.name);
+    let lines: String = others.iter().map(line).collect();
+    named(last.name, lines + &last.to_string())
 }
 
 /// Ends the function with an error of that name, the text as in `format!`.

@@ -10,24 +10,27 @@ use std::io::Write;
 use std::process::ExitCode;
 use std::{fs, io};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
+use model::ErrorName;
 use netsys::links;
 use netsys::rules::{Backend, Session};
 use rules::plan::Stack;
 use rules::ruleset::Ruleset;
-use rules::{Facts, Intent, Mistake, Plan};
+use rules::{Facts, Intent, Plan};
 
 pub(crate) use self::args::Args;
 use crate::cmd::place;
+use crate::errors::{OrNamed, fail, of_mistakes as all};
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let name = args.action.netns.as_deref().filter(|name| !name.is_empty());
     let netns = name.map(place::named).transpose()?;
     match netns {
         None => act(args)?,
-        Some(netns) => netns
-            .run(|| act(args))
-            .context("cannot enter the network namespace: that needs CAP_SYS_ADMIN, so run as root")??,
+        Some(netns) => netns.run(|| act(args)).or_named(
+            ErrorName::Privilege,
+            "cannot enter the network namespace: that needs CAP_SYS_ADMIN, so run as root",
+        )??,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -55,7 +58,8 @@ fn act(args: &Args) -> Result<()> {
 
 fn clean_up(args: &Args) -> Result<()> {
     if args.action.dry_run {
-        bail!(
+        fail!(
+            Usage,
             "--cleanup has no dry run; iptables-save | grep WEIR_ and nft list tables show what it would take out"
         );
     }
@@ -140,24 +144,21 @@ fn planned(intent: &Intent, session: &Session) -> Result<Plan> {
 /// Said at once and plainly, before a program says it in its own way.
 fn may_write() -> Result<()> {
     const NET_ADMIN: u64 = 1 << 12;
-    let status = fs::read_to_string("/proc/thread-self/status").context("cannot read /proc")?;
+    let status =
+        fs::read_to_string("/proc/thread-self/status").or_named(ErrorName::System, "cannot read /proc")?;
     let effective = status
         .lines()
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
         .unwrap_or_default();
     if effective & NET_ADMIN == 0 {
-        bail!(
+        fail!(
+            Privilege,
             "changing rules needs CAP_NET_ADMIN: run as root, or give the init container \
              securityContext.capabilities.add: [NET_ADMIN, NET_RAW] (--dry-run needs nothing)"
         );
     }
     Ok(())
-}
-
-fn all(mistakes: &[Mistake]) -> anyhow::Error {
-    let lines: Vec<_> = mistakes.iter().map(Mistake::to_string).collect();
-    anyhow::anyhow!(lines.join("\nweir: "))
 }
 
 fn notes(plan: &Plan) {
@@ -167,5 +168,7 @@ fn notes(plan: &Plan) {
 }
 
 fn say(text: &str) -> Result<()> {
-    io::stdout().write_all(text.as_bytes()).context("standard output")
+    io::stdout()
+        .write_all(text.as_bytes())
+        .or_named(ErrorName::Output, "standard output")
 }

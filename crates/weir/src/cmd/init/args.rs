@@ -4,12 +4,14 @@
 use std::path::PathBuf;
 use std::{env, fs};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::Result;
 use clap::builder::FalseyValueParser;
+use model::ErrorName;
 use netsys::rules::Backend;
 use rules::{Flags, Intent};
 
 use super::all;
+use crate::errors::{OrNamed, fail};
 
 /// Capture the traffic of a network namespace: the rules that lead it to the proxy
 ///
@@ -227,7 +229,8 @@ impl Action {
             let known = Backend::ALL.into_iter().find(|known| known.as_str() == name);
             return match known {
                 Some(backend) => Ok(Some(backend)),
-                None => bail!(
+                None => fail!(
+                    Setting,
                     "--backend: `{name}` is no back-end; write nft, iptables-nft, iptables-legacy or iptables"
                 ),
             };
@@ -239,7 +242,10 @@ impl Action {
             None => None,
             Some("nft") => Some(Backend::IptablesNft),
             Some("legacy") => Some(Backend::IptablesLegacy),
-            Some(other) => bail!("--force-iptables-binary: `{other}` is no variant; write nft or legacy"),
+            Some(other) => fail!(
+                Setting,
+                "--force-iptables-binary: `{other}` is no variant; write nft or legacy"
+            ),
         })
     }
 }
@@ -249,10 +255,13 @@ impl Args {
     pub(super) fn intent(&self) -> Result<Intent> {
         let mut flags = self.flags();
         if let Some(file) = &self.what.config {
-            let text = fs::read_to_string(file)
-                .with_context(|| format!("--config: cannot read {}", file.display()))?;
+            let text = fs::read_to_string(file).or_named_with(ErrorName::Input, || {
+                format!("--config: cannot read {}", file.display())
+            })?;
             let document: serde_json::Value = serde_saphyr::from_str(&text)
-                .map_err(|error| anyhow!("--config: {} is no YAML: {error}", file.display()))?;
+                .or_named_with(ErrorName::Input, || {
+                    format!("--config: {} is no YAML", file.display())
+                })?;
             rules::config::read(&document, &mut flags)
                 .map_err(|mistakes| all(&mistakes).context(format!("in {}", file.display())))?;
         }

@@ -5,9 +5,12 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 use std::{env, thread};
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
+use model::ErrorName;
 use netsys::rules::Own;
 use netsys::rules::undo::{Pending, confirm, encode};
+
+use crate::errors::{OrNamed, fail};
 
 /// What the process says when it waits; anything else is why it does not.
 const WAITING: &str = "waiting";
@@ -19,7 +22,7 @@ pub(super) struct Waiting {
 
 /// Starts it before anything is changed, with what is there now.
 pub(super) fn start(own: &Own, seconds: u64) -> Result<Waiting> {
-    let program = env::current_exe().context("cannot find my own program")?;
+    let program = env::current_exe().or_named(ErrorName::System, "cannot find my own program")?;
     let mut child = Command::new(program)
         .args(["init", "--undo-after", &seconds.to_string()])
         // What this process was told by its environment is no business of the other.
@@ -30,7 +33,10 @@ pub(super) fn start(own: &Own, seconds: u64) -> Result<Waiting> {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .context("cannot start the process that would undo the change")?;
+        .or_named(
+            ErrorName::Confirm,
+            "cannot start the process that would undo the change",
+        )?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(encode(own).as_bytes())?;
     }
@@ -40,8 +46,11 @@ pub(super) fn start(own: &Own, seconds: u64) -> Result<Waiting> {
     }
     match said.trim() {
         WAITING => Ok(Waiting { seconds }),
-        "" => bail!("the process that would undo the change did not start, so nothing was changed"),
-        why => bail!("{why}"),
+        "" => fail!(
+            Confirm,
+            "the process that would undo the change did not start, so nothing was changed"
+        ),
+        why => fail!(Confirm, "{why}"),
     }
 }
 

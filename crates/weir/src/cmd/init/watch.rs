@@ -6,21 +6,23 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
-use model::ServiceKind;
+use anyhow::Result;
+use model::{ErrorName, ServiceKind};
 use netsys::rules::{Done, Session};
 use registry::Snapshot;
 use rules::{Intent, Plan};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Args, may_write, notes, planned, report, say};
+use crate::errors::{self, OrNamed, fail};
 
 /// How long after a failure it is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
 pub(super) fn run(args: &Args, mut intent: Intent, folder: &Path) -> Result<()> {
     if !args.what.watch {
-        bail!(
+        fail!(
+            CaptureMode,
             "--services: services change, and rules that nobody keeps up to date would miss the new ones without a \
              word; give --watch too, and let this process run, or name networks with -i"
         );
@@ -34,8 +36,8 @@ pub(super) fn run(args: &Args, mut intent: Intent, folder: &Path) -> Result<()> 
         .enable_all()
         .build()?;
     runtime.block_on(async {
-        let mut terminate = signal(SignalKind::terminate()).context("cannot catch signals")?;
-        let mut interrupt = signal(SignalKind::interrupt()).context("cannot catch signals")?;
+        let mut terminate = signal(SignalKind::terminate()).or_named(ErrorName::System, "cannot catch signals")?;
+        let mut interrupt = signal(SignalKind::interrupt()).or_named(ErrorName::System, "cannot catch signals")?;
         let mut held = false;
         loop {
             let snapshot = snapshots.borrow_and_update().clone();
@@ -51,13 +53,13 @@ pub(super) fn run(args: &Args, mut intent: Intent, folder: &Path) -> Result<()> 
                 Ok(_) => {}
                 Err(error) if !held => return Err(error),
                 Err(error) => {
-                    eprintln!("weir: the rules are not up to date: {error:#}; trying again");
+                    errors::print("weir: the rules are not up to date, trying again", &error);
                     snapshots.mark_changed();
                     tokio::time::sleep(AGAIN).await;
                 }
             }
             tokio::select! {
-                changed = snapshots.changed() => changed.context("the manifests are no longer watched")?,
+                changed = snapshots.changed() => changed.or_named(ErrorName::ManifestFolder, "the manifests are no longer watched")?,
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
             }
