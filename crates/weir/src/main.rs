@@ -57,6 +57,9 @@ fn main() -> ExitCode {
 fn mistaken(error: &clap::Error) -> ExitCode {
     // Nobody is left to hear of a failure to print.
     let _ = error.print();
+    if error.use_stderr() {
+        eprintln!("[{}]", model::ErrorName::Usage);
+    }
     let is_run = std::env::args_os().nth(1).is_some_and(|word| word == "run");
     match u8::try_from(error.exit_code()) {
         Ok(0) => ExitCode::SUCCESS,
