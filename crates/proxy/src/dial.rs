@@ -200,10 +200,11 @@ fn note_failure(worker: &Worker, route: &Route, lease: Option<&Lease>) {
 /// Whether the proxy itself lacked what it takes (descriptors, memory, a free port): that says nothing of the
 /// endpoint, and another one would fare no better.
 pub(crate) fn is_local(error: &io::Error) -> bool {
-    use libc::{EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM};
+    // No port is EADDRINUSE from bind(2) where the source is a client's address, EADDRNOTAVAIL from connect(2).
+    use libc::{EADDRINUSE, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM};
     matches!(
         error.raw_os_error(),
-        Some(EADDRNOTAVAIL | EMFILE | ENFILE | ENOBUFS | ENOMEM)
+        Some(EADDRINUSE | EADDRNOTAVAIL | EMFILE | ENFILE | ENOBUFS | ENOMEM)
     )
 }
 

@@ -533,36 +533,40 @@ fn a_service_that_took_over_the_address_answers_the_next_request() {
     });
 }
 
-/// Sockets of a proxy that has run out of descriptors.
-struct NoneLeft;
+/// Sockets of a proxy that lacks what it takes to make one: the error number.
+struct NoneLeft(i32);
 
 impl crate::config::Sockets for NoneLeft {
     fn towards(&self, _: Direction, _: SocketAddr, _: IpAddr) -> std::io::Result<socket2::Socket> {
-        Err(std::io::Error::from_raw_os_error(libc::EMFILE))
+        Err(std::io::Error::from_raw_os_error(self.0))
     }
 }
 
 #[test]
 fn what_the_proxy_lacks_is_no_fault_of_the_endpoint() {
-    on_stage(async {
-        let server = Server::start(vec![]).await;
-        let mut stage = Stage::new(&[server.address]);
-        std::rc::Rc::get_mut(&mut stage.worker)
-            .expect("nobody else has it")
-            .sockets = std::sync::Arc::new(NoneLeft);
-        for _ in 0..5 {
-            let answer = ask(&stage, GET).await;
-            assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
-            let record = stage.record().await;
-            assert_eq!(
-                (record.flags.to_string(), record.http.expect("parsed").tries),
-                ("OV".to_owned(), 1)
-            );
-        }
-        let ejected = stage.worker.with_snapshot(|snapshot| {
-            let (_, target) = snapshot.by_endpoint.get(&server.address).expect("it is there");
-            target.state.is_ejected(stage.worker.now())
+    // Descriptors; ports of a client's address, and towards one endpoint.
+    for lack in [libc::EMFILE, libc::EADDRINUSE, libc::EADDRNOTAVAIL] {
+        on_stage(async move {
+            let server = Server::start(vec![]).await;
+            let mut stage = Stage::new(&[server.address]);
+            std::rc::Rc::get_mut(&mut stage.worker)
+                .expect("nobody else has it")
+                .sockets = std::sync::Arc::new(NoneLeft(lack));
+            for _ in 0..5 {
+                let answer = ask(&stage, GET).await;
+                assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+                let record = stage.record().await;
+                assert_eq!(
+                    (record.flags.to_string(), record.http.expect("parsed").tries),
+                    ("OV".to_owned(), 1),
+                    "error {lack}"
+                );
+            }
+            let ejected = stage.worker.with_snapshot(|snapshot| {
+                let (_, target) = snapshot.by_endpoint.get(&server.address).expect("it is there");
+                target.state.is_ejected(stage.worker.now())
+            });
+            assert!(!ejected, "error {lack}");
         });
-        assert!(!ejected);
-    });
+    }
 }
