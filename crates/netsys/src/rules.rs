@@ -8,7 +8,10 @@ mod nf_tables;
 mod policy;
 mod program;
 mod session;
+mod support;
+mod switches;
 mod table;
+mod tproxy;
 pub mod undo;
 
 use rules::diff::{Changes, changes};
@@ -73,6 +76,16 @@ pub enum Error {
     /// What is marked could not be routed to the proxy.
     #[error("TPROXY needs routes by marks (CONFIG_IP_MULTIPLE_TABLES and its like for IPv6), and lo up")]
     Policy(#[source] crate::netlink::Error),
+    /// A switch of the kernel's would not be set, or put back.
+    #[error("cannot set {name}={value} in this namespace: TPROXY without conntrack needs it to be writable")]
+    Switch {
+        /// As sysctl(8) calls it.
+        name: &'static str,
+        /// What it was to be.
+        value: u8,
+        /// Why not.
+        source: std::io::Error,
+    },
     /// A table that is no longer used would not go.
     #[error("cannot take away a table that Weir had made and that is empty now")]
     Table(#[source] std::io::Error),
@@ -102,10 +115,10 @@ fn advice(said: &str) -> &'static str {
          or give the init container these capabilities"
     } else if said.contains("does not exist") || said.contains("No chain/target/match") {
         "\nThe kernel lacks a module for it: load nf_nat, xt_REDIRECT, xt_owner, xt_comment, and for TPROXY \
-         xt_TPROXY, xt_connmark, xt_mark, for cgroups xt_cgroup (modprobe), \
+         xt_TPROXY, xt_connmark, xt_mark, xt_socket, xt_CT, for cgroups xt_cgroup (modprobe), \
          or try another back-end with --backend"
     } else if said.contains("Could not process rule") {
-        "\nThe kernel lacks something of nf_tables for it: load nft_chain_nat, nft_redir, nft_reject_inet, and for TPROXY nft_tproxy and nft_ct, \
+        "\nThe kernel lacks something of nf_tables for it: load nft_chain_nat, nft_redir, nft_reject_inet, and for TPROXY nft_tproxy, nft_socket and nft_ct, \
          for cgroups nft_socket (Linux 5.13) (modprobe), or try another back-end with --backend"
     } else {
         ""

@@ -9,8 +9,9 @@ use crate::cgroup;
 use crate::flags::Flags;
 use crate::intent::{
     Devices, Families, Inbound, InboundMode, Intent, LOOPBACK_V4, Outbound, Place, Proxy, Selection, Signs,
+    Tracking,
 };
-use crate::plan::Family;
+use crate::plan::{Family, TRACKING_FLAG};
 use crate::ruleset::{Chain, ChainKind, Match, Rule, Ruleset, Target, Test};
 
 /// The chain.
@@ -147,6 +148,11 @@ impl Words {
                 self.flag("-m", "TPROXY");
                 self.flag("-t", tproxy.mark.value);
                 self.flag("-r", tproxy.table);
+                match tproxy.tracking {
+                    Tracking::On => {}
+                    Tracking::Off => self.flag(TRACKING_FLAG, "off"),
+                    Tracking::OffIfPossible => self.flag(TRACKING_FLAG, "auto"),
+                }
             }
         }
     }
@@ -248,6 +254,7 @@ fn flag_of<'a>(flags: &'a mut Flags, flag: &str) -> Option<&'a mut Option<String
         "-m" => &mut flags.mode,
         "-t" => &mut flags.tproxy_mark,
         "-r" => &mut flags.tproxy_table,
+        TRACKING_FLAG => &mut flags.tproxy_conntrack,
         "-c" => &mut flags.exclude_interfaces,
         "-k" => &mut flags.kube_virt_interfaces,
         "-u" => &mut flags.proxy_uid,
@@ -284,6 +291,7 @@ mod tests {
             flags_of(true, |flags| {
                 flags.mode = text("TPROXY");
                 flags.tproxy_table = text("77");
+                flags.tproxy_conntrack = text("auto");
                 flags.families = text("ipv6");
                 flags.drop_invalid = text("true");
             }),

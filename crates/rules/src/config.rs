@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use crate::flags::Flags;
-use crate::plan::Mistake;
+use crate::plan::{Mistake, TRACKING_FLAG};
 
 /// What may stand in `apiVersion`.
 pub const API_VERSION: &str = "weir.dev/v1alpha1";
@@ -22,7 +22,7 @@ const fn field(path: &'static str, flag: &'static str, kept: fn(&mut Flags) -> &
     Field { path, flag, kept }
 }
 
-const FIELDS: [Field; 25] = [
+const FIELDS: [Field; 26] = [
     field("families", "--families", |to| &mut to.families),
     field("dropInvalid", "--drop-invalid", |to| &mut to.drop_invalid),
     field("proxy.uids", "-u (--proxy-uid)", |to| &mut to.proxy_uid),
@@ -71,6 +71,9 @@ const FIELDS: [Field; 25] = [
         "-r (--istio-inbound-tproxy-route-table)",
         |to| &mut to.tproxy_table,
     ),
+    field("inbound.tproxyConntrack", TRACKING_FLAG, |to| {
+        &mut to.tproxy_conntrack
+    }),
     field("inbound.port", "-z (--inbound-capture-port)", |to| {
         &mut to.inbound_port
     }),

@@ -9,9 +9,9 @@ use model::ports;
 use crate::cgroup::{self, BadClassId, BadPath, Cgroup};
 use crate::intent::{
     BadMark, Devices, Dns, Families, Inbound, InboundMode, Intent, LOOPBACK_V4, Outbound, Place, Proxy,
-    Selection, Signs, SocketMark, Tproxy, Uncarried,
+    Selection, Signs, SocketMark, Tproxy, Tracking, Uncarried,
 };
-use crate::plan::{Family, Mistake};
+use crate::plan::{Family, Mistake, TRACKING_FLAG};
 
 /// What was given, on the command line or in the environment. Empty text counts as not given.
 #[derive(Clone, Default, Debug)]
@@ -42,6 +42,8 @@ pub struct Flags {
     pub tproxy_mark: Option<String>,
     /// `-r`.
     pub tproxy_table: Option<String>,
+    /// `--inbound-tproxy-conntrack`.
+    pub tproxy_conntrack: Option<String>,
     /// `-b`.
     pub inbound_ports: Option<String>,
     /// `-d`.
@@ -249,6 +251,7 @@ impl Flags {
             self.tproxy_table.as_deref(),
             usual.table,
         );
+        let tracking = read.tracking(self.tproxy_conntrack.as_deref());
         match self.mode.as_deref().unwrap_or_default() {
             "" | "REDIRECT" => return InboundMode::Redirect,
             "TPROXY" => {}
@@ -257,8 +260,13 @@ impl Flags {
                 return InboundMode::Redirect;
             }
         }
-        if mark == Tproxy::SELF_CALL.value {
-            let problem = format!("{mark} is the mark of the proxy's calls to itself; give another one");
+        let taken = match mark {
+            _ if mark == Tproxy::SELF_CALL.value => Some("the proxy's calls to itself"),
+            _ if mark == Tproxy::CLIENT.value && tracking != Tracking::On => Some("clients' connections"),
+            _ => None,
+        };
+        if let Some(of) = taken {
+            let problem = format!("{mark} is the mark of {of}; give another one");
             read.wrong("-t (--istio-inbound-tproxy-mark)", problem);
         }
         if RESERVED_TABLES.contains(&table) {
@@ -268,6 +276,7 @@ impl Flags {
         InboundMode::Tproxy(Tproxy {
             mark: SocketMark::exact(mark),
             table,
+            tracking,
         })
     }
 
@@ -401,6 +410,20 @@ impl Reader {
                 );
                 self.wrong("--families", problem);
                 Families::InUse
+            }
+        }
+    }
+
+    /// A file has truth for on and off.
+    fn tracking(&mut self, text: Option<&str>) -> Tracking {
+        match text.unwrap_or_default() {
+            "" | "on" | "true" => Tracking::On,
+            "off" | "false" => Tracking::Off,
+            "auto" => Tracking::OffIfPossible,
+            other => {
+                let problem = format!("`{other}` is no choice; write on, off or auto");
+                self.wrong(TRACKING_FLAG, problem);
+                Tracking::On
             }
         }
     }

@@ -77,7 +77,7 @@ pub struct Signs {
     /// User ids.
     pub uids: Vec<u32>,
     /// Group ids. Where there are user ids too, a process with the group alone is left alone but its
-    /// calls to itself over `lo` are not turned inwards (as istio-iptables has it).
+    /// calls to itself over `lo` are turned inwards by TPROXY only (as istio-iptables has it).
     pub gids: Vec<u32>,
     /// Socket marks.
     pub marks: Vec<SocketMark>,
@@ -230,6 +230,19 @@ pub struct Tproxy {
     pub mark: SocketMark,
     /// The routing table that leads what is marked back to the proxy.
     pub table: u32,
+    /// Whether conntrack follows what is captured.
+    pub tracking: Tracking,
+}
+
+/// Whether conntrack follows what TPROXY captures.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tracking {
+    /// It does, and its marks bring the application's answers to the proxy.
+    On,
+    /// It has no entry for what is captured, and sockets remember the marks.
+    Off,
+    /// As [`Tracking::Off`] where that is possible.
+    OffIfPossible,
 }
 
 impl Tproxy {
@@ -240,10 +253,16 @@ impl Tproxy {
             mask: u32::MAX,
         },
         table: 133,
+        tracking: Tracking::On,
     };
     /// On the proxy's calls to its own workload, from where they are made to where they arrive.
     pub const SELF_CALL: SocketMark = SocketMark {
         value: 1338,
+        mask: u32::MAX,
+    };
+    /// Without conntrack, on what opens a captured connection, and so on what the proxy answers.
+    pub const CLIENT: SocketMark = SocketMark {
+        value: 1339,
         mask: u32::MAX,
     };
 }

@@ -6,6 +6,7 @@
 
 mod clauses;
 mod prune;
+mod untracked;
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -14,10 +15,12 @@ use ipnet::IpNet;
 use model::ErrorName;
 
 pub use self::prune::of_family;
+pub(crate) use self::untracked::FLAG as TRACKING_FLAG;
+pub use self::untracked::{Switch, TproxyFacts, TproxyKind, remembered};
 use crate::asked;
 use crate::cgroup::{self, Cgroup, ClassId};
 use crate::intent::{
-    Dns, Families, Inbound, Intent, Place, Proxy, Selection, Signs, SocketMark, Tproxy, Uncarried,
+    Dns, Families, Inbound, Intent, Place, Proxy, Selection, Signs, SocketMark, Tproxy, Tracking, Uncarried,
 };
 use crate::ruleset::IpProtocol;
 
@@ -61,6 +64,8 @@ pub struct Facts {
     pub physical_devices: Vec<String>,
     /// About the cgroups that the intent names.
     pub cgroups: cgroup::Facts,
+    /// What there is for TPROXY; looked at where it is asked for.
+    pub tproxy: TproxyFacts,
 }
 
 impl Facts {
@@ -76,6 +81,7 @@ impl Facts {
             ipv6: stack(Family::V6),
             physical_devices: vec![],
             cgroups: cgroup::Facts::default(),
+            tproxy: TproxyFacts::default(),
         }
     }
 }
@@ -110,6 +116,8 @@ pub struct Plan {
     pub tracking_sending: Vec<Clause>,
     /// For each packet that leaves, after [`Plan::outbound`] has been applied.
     pub leaving: Vec<Clause>,
+    /// Which kind of TPROXY it is, if it is that.
+    pub tproxy: Option<TproxyKind>,
     /// What is to be routed by its mark.
     pub policy_routes: Vec<PolicyRoute>,
     /// Whether `::6/128` must be on `lo`.
@@ -313,6 +321,14 @@ pub fn plan(intent: &Intent, facts: &Facts) -> Result<Plan, Vec<Mistake>> {
     if let Proxy::Inside(signs) = &intent.proxy {
         mistakes.extend(cgroup::mistakes(signs, &facts.cgroups));
     }
+    let kind = intent
+        .inbound
+        .tproxy()
+        .map(|tproxy| untracked::kind(tproxy, &facts.tproxy));
+    let kind = kind.transpose().unwrap_or_else(|mistake| {
+        mistakes.push(mistake);
+        None
+    });
     let families = [(Family::V4, &facts.ipv4), (Family::V6, &facts.ipv6)]
         .into_iter()
         .filter(|(family, _)| match intent.families {
@@ -331,7 +347,7 @@ pub fn plan(intent: &Intent, facts: &Facts) -> Result<Plan, Vec<Mistake>> {
     if !mistakes.is_empty() {
         return Err(mistakes);
     }
-    Ok(decide(intent, facts, families))
+    Ok(decide(intent, facts, families, kind))
 }
 
 /// Marks that would be taken for each other.
@@ -344,16 +360,17 @@ fn tproxy_mistakes(intent: &Intent) -> Option<Mistake> {
             "needs the proxy inside the namespace",
         ));
     };
-    let used = [tproxy.mark, Tproxy::SELF_CALL];
+    let used = [tproxy.mark, Tproxy::SELF_CALL, Tproxy::CLIENT];
+    let used = &used[..if tproxy.tracking == Tracking::On { 2 } else { 3 }];
     let same = |sign: &&SocketMark| used.iter().any(|mark| sign.matches(mark.value));
     signs.marks.iter().find(same).map(|sign| {
+        let used: Vec<_> = used.iter().map(SocketMark::to_string).collect();
         Mistake::of(
             ErrorName::MarkClash,
             "--proxy-mark",
             format!(
-                "{sign} matches {} or {}, which TPROXY puts on other packets; give another one, or none",
-                tproxy.mark,
-                Tproxy::SELF_CALL
+                "{sign} matches one of {}, which TPROXY puts on other packets; give another one, or none",
+                used.join(", ")
             ),
         )
     })
@@ -388,7 +405,7 @@ fn uncapturable(family: Family, why: &str) -> Mistake {
     )
 }
 
-fn decide(intent: &Intent, facts: &Facts, families: Vec<Family>) -> Plan {
+fn decide(intent: &Intent, facts: &Facts, families: Vec<Family>, kind: Option<TproxyKind>) -> Plan {
     let mut plan = Plan {
         families,
         outbound: vec![],
@@ -398,6 +415,7 @@ fn decide(intent: &Intent, facts: &Facts, families: Vec<Family>) -> Plan {
         tracking_arriving: vec![],
         tracking_sending: vec![],
         leaving: vec![],
+        tproxy: kind,
         policy_routes: vec![],
         passthrough_v6: false,
         needs_sets: intent.outbound.services.is_some(),
@@ -421,9 +439,16 @@ fn decide(intent: &Intent, facts: &Facts, families: Vec<Family>) -> Plan {
     if intent.drop_invalid {
         plan.arriving.push(clauses::invalid());
     }
-    if let (Proxy::Inside(_), Some(tproxy)) = (&intent.proxy, intent.inbound.tproxy()) {
-        plan.arriving.extend(clauses::tproxy::arriving(intent, tproxy));
+    if let (Proxy::Inside(_), Some(tproxy), Some(kind)) =
+        (&intent.proxy, intent.inbound.tproxy(), &plan.tproxy)
+    {
+        plan.arriving
+            .extend(clauses::tproxy::arriving(intent, tproxy, kind.is_tracked));
         plan.sending = clauses::tproxy::sending(&signs, intent, tproxy);
+        if let (false, Ok(ours)) = (kind.is_tracked, &facts.tproxy.untracked) {
+            plan.tracking_arriving = clauses::tproxy::tracking_arriving(intent);
+            plan.tracking_sending = clauses::tproxy::tracking_sending(tproxy, ours);
+        }
         let families = plan.families.iter();
         let in_use = families.filter(|family| **family == Family::V4 || facts.ipv6 != Stack::Off);
         plan.policy_routes = in_use

@@ -38,6 +38,7 @@ fn every_field() -> Value {
         },
         "inbound": {
             "mode": "REDIRECT",
+            "tproxyConntrack": false,
             "port": 16006,
             "tunnelPort": 16008,
             "ports": "*",
@@ -67,6 +68,7 @@ fn the_same_as_flags() -> Flags {
         owner_groups_exclude: text("7"),
         loopback_cidr: text("127.0.0.0/8"),
         mode: text("REDIRECT"),
+        tproxy_conntrack: text("off"),
         inbound_port: text("16006"),
         tunnel_port: text("16008"),
         inbound_ports: text("*"),

@@ -6,7 +6,7 @@
 )]
 
 use rules::nft::{self, TableFamily};
-use rules::plan::{Facts, PolicyRoute};
+use rules::plan::{Facts, PolicyRoute, Switch, TproxyFacts, remembered};
 use rules::ruleset::{Chain, IpProtocol, Ruleset, Target};
 use rules::{Family, Fate, Flags, Intent, Origin, Packet, Plan, State, asked, evaluate, plan};
 
@@ -19,23 +19,40 @@ const SETTINGS: [fn(&mut Flags); 6] = [
     |flags| flags.drop_invalid = Some("true".to_owned()),
 ];
 
-fn planned(change: fn(&mut Flags)) -> Plan {
-    let mut flags = Flags {
+/// Followed by conntrack, and not.
+const KINDS: [&str; 2] = ["on", "off"];
+
+fn flags(kind: &str) -> Flags {
+    Flags {
         sidecar: true,
         mode: Some("TPROXY".to_owned()),
+        tproxy_conntrack: Some(kind.to_owned()),
         ..Flags::default()
-    };
+    }
+}
+
+fn planned(kind: &str, change: fn(&mut Flags)) -> Plan {
+    let mut flags = flags(kind);
     change(&mut flags);
     plan(&flags.intent().unwrap(), &Facts::fresh(&Family::ALL)).unwrap()
+}
+
+fn all_plans() -> impl Iterator<Item = Plan> {
+    let each = |kind| SETTINGS.map(|change| planned(kind, change));
+    KINDS.into_iter().flat_map(each)
 }
 
 fn both(plan: &Plan) -> [Vec<Ruleset>; 2] {
     [rules::render(plan), nft::render(plan)]
 }
 
+fn of_v4(plan: &Plan) -> [Ruleset; 2] {
+    both(plan).map(|mut rulesets| rulesets.swap_remove(0))
+}
+
 #[test]
 fn the_rules_of_both_languages() {
-    let plan = planned(SETTINGS[0]);
+    let plan = planned("on", SETTINGS[0]);
     assert_eq!(
         plan.policy_routes,
         Family::ALL.map(|family| PolicyRoute {
@@ -65,6 +82,7 @@ fn the_rules_of_both_languages() {
 -A WEIR_OUTPUT -p tcp -m connmark --mark 0x539 -m comment --comment "weir: application to the proxy" -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff
 -A WEIR_OUTPUT -m mark --mark 0x539 -m comment --comment "weir: proxy to its application" -j RETURN
 -A WEIR_OUTPUT ! -d 127.0.0.1/32 -o lo -p tcp -m tcp ! --dport 15008 -m owner --uid-owner 1337 -m comment --comment "weir: proxy calls its own workload: inbound" -j MARK --set-xmark 0x53a/0xffffffff
+-A WEIR_OUTPUT ! -d 127.0.0.1/32 -o lo -p tcp -m tcp ! --dport 15008 -m owner --gid-owner 1337 -m comment --comment "weir: proxy calls its own workload: inbound" -j MARK --set-xmark 0x53a/0xffffffff
 "#
     );
     let text = nft::transaction(&[], &nft::render(&plan), true);
@@ -90,9 +108,55 @@ fn the_rules_of_both_languages() {
 		meta mark 0x539 counter return comment "weir: proxy to its application"
 		ip daddr != 127.0.0.1 oifname "lo" tcp dport != 15008 meta skuid 1337 counter meta mark set 0x53a comment "weir: proxy calls its own workload: inbound"
 		ip6 daddr != ::1 oifname "lo" tcp dport != 15008 meta skuid 1337 counter meta mark set 0x53a comment "weir: proxy calls its own workload: inbound"
+		ip daddr != 127.0.0.1 oifname "lo" tcp dport != 15008 meta skgid 1337 counter meta mark set 0x53a comment "weir: proxy calls its own workload: inbound"
+		ip6 daddr != ::1 oifname "lo" tcp dport != 15008 meta skgid 1337 counter meta mark set 0x53a comment "weir: proxy calls its own workload: inbound"
 	}
 	"#
     );
+}
+
+#[test]
+fn the_rules_of_the_untracked_kind_in_both_languages() {
+    let plan = planned("off", SETTINGS[0]);
+    let v4 = rules::render(&plan).swap_remove(0);
+    let raw = v4.table_text("raw");
+    let decides = |line: &&str| !line.contains(asked::CHAIN);
+    let raw: Vec<_> = raw.lines().filter(decides).collect();
+    assert_eq!(
+        raw.join("\n") + "\n",
+        r#":PREROUTING ACCEPT [0:0]
+:OUTPUT ACCEPT [0:0]
+:WEIR_INBOUND - [0:0]
+:WEIR_OUTPUT - [0:0]
+-A PREROUTING -p tcp -m comment --comment "weir: tracking of what arrives" -j WEIR_INBOUND
+-A OUTPUT -p tcp -m comment --comment "weir: tracking of what is sent" -j WEIR_OUTPUT
+-A WEIR_INBOUND -i lo -m comment --comment "weir: made in the pod" -j RETURN
+-A WEIR_INBOUND -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m socket --transparent -m comment --comment "weir: client to the proxy" -j CT --notrack
+-A WEIR_INBOUND -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m comment --comment "weir: opens no connection" -j RETURN
+-A WEIR_INBOUND -p tcp -m tcp --dport 15008 -m comment --comment "weir: excluded port" -j RETURN
+-A WEIR_INBOUND -p tcp -m tcp --dport 15020 -m comment --comment "weir: excluded port" -j RETURN
+-A WEIR_INBOUND -p tcp -m tcp --dport 15021 -m comment --comment "weir: excluded port" -j RETURN
+-A WEIR_INBOUND -p tcp -m tcp --dport 15090 -m comment --comment "weir: excluded port" -j RETURN
+-A WEIR_INBOUND -p tcp -m comment --comment "weir: everything else" -j CT --notrack
+-A WEIR_OUTPUT -p tcp -m mark --mark 0x53b -m comment --comment "weir: proxy to its clients; tcp_fwmark_accept set by weir" -j CT --notrack
+-A WEIR_OUTPUT -p tcp -m mark --mark 0x539 -m comment --comment "weir: proxy and application; fwmark_reflect set by weir" -j CT --notrack
+"#
+    );
+    let mangle = v4.table_text("mangle");
+    assert!(
+        mangle.contains("-j TPROXY --on-port 15006 --tproxy-mark 0x53b/0xffffffff\n")
+            && !mangle.contains("--save-mark"),
+        "{mangle}"
+    );
+    let text = nft::transaction(&[], &nft::render(&plan), true);
+    for rule in [
+        r#"tcp flags & (fin | syn | rst | ack) != syn socket transparent 1 counter notrack comment "weir: client to the proxy""#,
+        r#"meta l4proto tcp counter notrack comment "weir: everything else""#,
+        r#"meta l4proto tcp meta mark 0x53b counter notrack comment "weir: proxy to its clients; tcp_fwmark_accept set by weir""#,
+        r#"meta l4proto tcp counter tproxy to :15006 meta mark set 0x53b accept comment "weir: everything else""#,
+    ] {
+        assert_eq!(text.matches(rule).count(), 1, "{rule}\n{text}");
+    }
 }
 
 trait TableText {
@@ -110,8 +174,7 @@ impl TableText for Ruleset {
 
 #[test]
 fn the_text_of_the_rules_is_read_as_the_rules() {
-    for change in SETTINGS {
-        let plan = planned(change);
+    for plan in all_plans() {
         for ruleset in rules::render(&plan) {
             let dumped = ruleset.to_string();
             assert_eq!(rules::parse(ruleset.family, &dumped).unwrap(), ruleset);
@@ -121,10 +184,13 @@ fn the_text_of_the_rules_is_read_as_the_rules() {
             } else {
                 "::"
             };
-            let dumped = dumped.replace(
-                "--on-port 15006",
-                &format!("--on-port 15006 --on-ip {any} --tproxy-mark 0x0/0x0"),
-            );
+            let dumped = dumped
+                .replace("--on-port 15006", &format!("--on-port 15006 --on-ip {any}"))
+                .replace(
+                    &format!("--on-ip {any}\n"),
+                    &format!("--on-ip {any} --tproxy-mark 0x0/0x0\n"),
+                );
+            assert!(dumped.contains("--tproxy-mark"));
             assert_eq!(rules::parse(ruleset.family, &dumped).unwrap(), ruleset);
         }
         let wanted = nft::render(&plan);
@@ -133,6 +199,7 @@ fn the_text_of_the_rules_is_read_as_the_rules() {
         // As it is listed.
         let listed = text
             .replace("mark 0x539", "mark 0x00000539")
+            .replace("mark set 0x53b", "mark set 0x0000053b")
             .replace("& (fin | syn | rst | ack) != syn", "!= syn / fin,syn,rst,ack");
         assert_eq!(nft::parse(&listed), wanted, "{listed}");
     }
@@ -184,7 +251,10 @@ fn what_becomes_of_packets() {
         (packet(IN_CLIENTS_NAME, OTHER, OWN, 80, "lo"), Fate::Direct),
         (packet(IN_CLIENTS_NAME, OWN, OWN, 80, "lo"), Fate::Direct),
     ];
-    for rulesets in both(&planned(SETTINGS[0])) {
+    for rulesets in KINDS
+        .into_iter()
+        .flat_map(|kind| both(&planned(kind, SETTINGS[0])))
+    {
         for (packet, fate) in &cases {
             assert_eq!(evaluate(&rulesets[0], packet).fate, *fate, "{packet:?}");
             // What is open goes on.
@@ -194,15 +264,88 @@ fn what_becomes_of_packets() {
             };
             assert_eq!(evaluate(&rulesets[0], &open).fate, Fate::Direct, "{open:?}");
         }
+    }
+}
+
+#[test]
+fn the_applications_answers_are_led_to_the_proxy() {
+    let sent = packet(IN_CLIENTS_NAME, OTHER, OWN, 80, "lo");
+    let answer = |mark, connection_mark| Packet {
+        state: State::Established,
+        connection_mark,
+        ..packet(of(1000, mark), OWN, OTHER, 40_000, "eth0")
+    };
+    for rules in of_v4(&planned("on", SETTINGS[0])) {
         // What the proxy sends in a client's name marks its connection, and the answers are routed by that.
-        let sent = evaluate(&rulesets[0], &cases[10].0);
-        assert_eq!((sent.mark, sent.connection_mark), (1337, 1337));
-        let answer = Packet {
-            state: State::Established,
-            connection_mark: sent.connection_mark,
-            ..packet(APPLICATION, OWN, OTHER, 40_000, "eth0")
-        };
-        assert_eq!(evaluate(&rulesets[0], &answer).mark, 1337);
+        let sent = evaluate(&rules, &sent);
+        assert_eq!(
+            (sent.mark, sent.connection_mark, sent.is_tracked),
+            (1337, 1337, true)
+        );
+        assert_eq!(evaluate(&rules, &answer(0, sent.connection_mark)).mark, 1337);
+    }
+    for rules in of_v4(&planned("off", SETTINGS[0])) {
+        // The application's socket has the mark.
+        let sent = evaluate(&rules, &sent);
+        assert_eq!(
+            (sent.mark, sent.connection_mark, sent.is_tracked),
+            (1337, 0, false)
+        );
+        let answered = evaluate(&rules, &answer(1337, 0));
+        assert_eq!((answered.mark, answered.is_tracked), (1337, false));
+        // Connections that were open when conntrack still followed go on.
+        assert_eq!(evaluate(&rules, &answer(0, 1337)).mark, 1337);
+    }
+}
+
+#[test]
+fn conntrack_sees_nothing_of_what_is_captured_and_all_of_the_rest() {
+    let established = |packet| Packet {
+        state: State::Established,
+        ..packet
+    };
+    let to_proxy = |packet| Packet {
+        transparent: true,
+        ..established(packet)
+    };
+    let cases = [
+        // The client's, and what the proxy answers.
+        (packet(Origin::Remote, OTHER, OWN, 80, "eth0"), false),
+        (to_proxy(packet(Origin::Remote, OTHER, OWN, 80, "eth0")), false),
+        (
+            established(packet(of(1337, 1339), OWN, OTHER, 40_000, "eth0")),
+            false,
+        ),
+        // What is not captured, and answers to what was made here.
+        (packet(Origin::Remote, OTHER, OWN, 15008, "eth0"), true),
+        (packet(Origin::Remote, OTHER, OWN, 15020, "eth0"), true),
+        (
+            established(packet(Origin::Remote, OTHER, OWN, 40_000, "eth0")),
+            true,
+        ),
+        (packet(APPLICATION, OWN, OTHER, 80, "eth0"), true),
+        (packet(PROXY, OWN, OTHER, 80, "eth0"), true),
+        (packet(APPLICATION, OWN, OWN, 80, "lo"), true),
+        // The proxy's calls to its own workload, both ways.
+        (packet(PROXY, OWN, OWN, 80, "lo"), true),
+        (established(packet(of(1337, 1338), OWN, OWN, 40_000, "lo")), true),
+        (
+            Packet {
+                protocol: IpProtocol::Udp,
+                ..packet(Origin::Remote, OTHER, OWN, 80, "eth0")
+            },
+            true,
+        ),
+    ];
+    for rules in of_v4(&planned("off", SETTINGS[0])) {
+        for (packet, is_tracked) in &cases {
+            assert_eq!(evaluate(&rules, packet).is_tracked, *is_tracked, "{packet:?}");
+        }
+    }
+    for rules in of_v4(&planned("on", SETTINGS[0])) {
+        for (packet, _) in &cases {
+            assert!(evaluate(&rules, packet).is_tracked, "{packet:?}");
+        }
     }
 }
 
@@ -226,6 +369,7 @@ fn packets() -> Vec<Packet> {
                 of(1000, 1337),
                 PROXY,
                 IN_CLIENTS_NAME,
+                of(1337, 1339),
                 by_user_alone,
                 by_group_alone,
             ] {
@@ -241,14 +385,16 @@ fn packets() -> Vec<Packet> {
     }
     let more = all.clone().into_iter().flat_map(|packet| {
         [
-            (State::PickedUp, 0),
-            (State::Established, 0),
-            (State::Established, 1337),
-            (State::Invalid, 0),
+            (State::PickedUp, 0, false),
+            (State::Established, 0, false),
+            (State::Established, 1337, false),
+            (State::Established, 0, true),
+            (State::Invalid, 0, false),
         ]
-        .map(|(state, connection_mark)| Packet {
+        .map(|(state, connection_mark, transparent)| Packet {
             state,
             connection_mark,
+            transparent,
             ..packet.clone()
         })
     });
@@ -262,8 +408,8 @@ fn packets() -> Vec<Packet> {
 
 #[test]
 fn without_any_one_rule_some_packet_fares_otherwise() {
-    for change in SETTINGS {
-        for ruleset in both(&planned(change)).concat() {
+    for plan in all_plans() {
+        for ruleset in both(&plan).concat() {
             check_each_rule(&ruleset);
         }
     }
@@ -275,7 +421,10 @@ fn check_each_rule(ruleset: &Ruleset) {
     let fares = |ruleset: &Ruleset| -> Vec<_> {
         let verdicts = packets.iter().map(|packet| evaluate(ruleset, packet));
         verdicts
-            .map(|verdict| (verdict.fate, verdict.mark, verdict.connection_mark))
+            .map(|verdict| {
+                let marks = (verdict.mark, verdict.connection_mark);
+                (verdict.fate, marks, verdict.is_tracked)
+            })
             .collect()
     };
     let before = fares(ruleset);
@@ -303,11 +452,7 @@ fn check_each_rule(ruleset: &Ruleset) {
 #[test]
 fn what_cannot_be_is_said_by_its_flag() {
     let mistakes = |change: fn(&mut Flags)| -> Vec<String> {
-        let mut flags = Flags {
-            sidecar: true,
-            mode: Some("TPROXY".to_owned()),
-            ..Flags::default()
-        };
+        let mut flags = flags("on");
         change(&mut flags);
         let planned = flags
             .intent()
@@ -336,6 +481,27 @@ fn what_cannot_be_is_said_by_its_flag() {
         mistakes(|flags| flags.proxy_mark = Some("0x39/0xff".to_owned())),
         ["--proxy-mark"]
     );
+    // Of the other kind alone.
+    for (kind, expected) in [("on", &[][..]), ("auto", &[MARK])] {
+        let flags = Flags {
+            tproxy_mark: Some("1339".to_owned()),
+            ..flags(kind)
+        };
+        let mistakes = flags.intent().err().unwrap_or_default();
+        let named: Vec<_> = mistakes.into_iter().map(|mistake| mistake.flag).collect();
+        assert_eq!(named, expected);
+    }
+    assert_eq!(
+        mistakes(|flags| {
+            flags.tproxy_conntrack = Some("off".to_owned());
+            flags.proxy_mark = Some("1339".to_owned());
+        }),
+        ["--proxy-mark"]
+    );
+    assert_eq!(
+        mistakes(|flags| flags.tproxy_conntrack = Some("none".to_owned())),
+        ["--inbound-tproxy-conntrack"]
+    );
     let contained = Intent {
         inbound: planned_inbound(),
         ..Intent::contained(vec![], None)
@@ -345,10 +511,75 @@ fn what_cannot_be_is_said_by_its_flag() {
 }
 
 fn planned_inbound() -> rules::intent::Inbound {
-    let flags = Flags {
-        sidecar: true,
-        mode: Some("TPROXY".to_owned()),
-        ..Flags::default()
+    flags("on").intent().unwrap().inbound
+}
+
+#[test]
+fn the_kind_is_the_one_that_was_named_or_an_error_or_the_one_that_is_possible() {
+    let decided = |kind: &str, tproxy: TproxyFacts| {
+        let facts = Facts {
+            tproxy,
+            ..Facts::fresh(&Family::ALL)
+        };
+        plan(&flags(kind).intent().unwrap(), &facts)
+            .map(|plan| plan.tproxy.map(|kind| (kind.is_tracked, kind.why)).unwrap())
+            .map_err(|mistakes| {
+                mistakes
+                    .into_iter()
+                    .map(|mistake| mistake.to_string())
+                    .collect::<Vec<_>>()
+            })
     };
-    flags.intent().unwrap().inbound
+    let untracked = |untracked| TproxyFacts {
+        untracked,
+        ..TproxyFacts::default()
+    };
+    let can = || untracked(Ok(vec![]));
+    let cannot = || untracked(Err("no module xt_socket".to_owned()));
+    assert!(decided("", can()).unwrap().0);
+    assert!(decided("on", cannot()).unwrap().0);
+    assert!(!decided("off", can()).unwrap().0);
+    assert!(!decided("auto", can()).unwrap().0);
+    let (is_tracked, why) = decided("auto", cannot()).unwrap();
+    assert!(is_tracked && why.contains("xt_socket"), "{why}");
+    let mistakes = decided("off", cannot()).unwrap_err();
+    assert!(
+        mistakes[0].starts_with("--inbound-tproxy-conntrack: off is not possible here: no module xt_socket"),
+        "{mistakes:?}"
+    );
+    for kind in ["on", "off", "auto"] {
+        let lacking = TproxyFacts {
+            lacks: Some("no module xt_TPROXY".to_owned()),
+            ..TproxyFacts::default()
+        };
+        let mistakes = decided(kind, lacking).unwrap_err();
+        assert!(mistakes[0].contains("no module xt_TPROXY"), "{mistakes:?}");
+    }
+}
+
+#[test]
+fn the_rules_remember_which_switches_are_ours() {
+    for ours in [
+        vec![],
+        vec![Switch::Accept],
+        vec![Switch::Reflect(Family::V6)],
+        Switch::ALL.to_vec(),
+    ] {
+        let facts = Facts {
+            tproxy: TproxyFacts {
+                untracked: Ok(ours.clone()),
+                ..TproxyFacts::default()
+            },
+            ..Facts::fresh(&Family::ALL)
+        };
+        let plan = plan(&flags("off").intent().unwrap(), &facts).unwrap();
+        for rulesets in both(&plan) {
+            let mut found: Vec<_> = rulesets.iter().flat_map(remembered).collect();
+            found.sort_unstable();
+            found.dedup();
+            assert_eq!(found, ours);
+        }
+        let text = nft::transaction(&[], &nft::render(&plan), true);
+        assert_eq!(nft::parse(&text), nft::render(&plan), "{text}");
+    }
 }

@@ -143,7 +143,7 @@ fn install(pod: &Pod, setting: &Setting, backend: Backend) -> Result<Vec<Ruleset
         let session = Session::open(Some(backend))?;
         let facts = Facts {
             cgroups: netsys::cgroups::facts(&intent),
-            ..session.facts()?
+            ..session.facts(&intent)?
         };
         let plan = plan(&intent, &facts).map_err(|mistakes| anyhow!("{mistakes:?}"))?;
         session.install(&plan)?;

@@ -19,7 +19,7 @@ const BACKENDS: [Backend; 3] = [Backend::IptablesNft, Backend::IptablesLegacy, B
 fn install(flags: &Flags, backend: Backend) -> Result<bool> {
     let intent = flags.intent().map_err(|mistakes| anyhow!("{mistakes:?}"))?;
     let session = Session::open(Some(backend))?;
-    let plan = plan(&intent, &session.facts()?).map_err(|mistakes| anyhow!("{mistakes:?}"))?;
+    let plan = plan(&intent, &session.facts(&intent)?).map_err(|mistakes| anyhow!("{mistakes:?}"))?;
     Ok(session.install(&plan)?.changed)
 }
 

@@ -91,6 +91,11 @@ impl Native {
         }
     }
 
+    /// Has the kernel look at that text, and writes nothing.
+    pub(super) fn check(&self, text: &str) -> Result<(), Error> {
+        self.run(&["-c", "-f", "-"], text).map(drop)
+    }
+
     fn list(&self) -> Result<Vec<Ruleset>, Error> {
         // One command a run: several of them get in each other's way in some versions.
         let texts = self.there.iter().map(|family| {
@@ -162,6 +167,8 @@ fn has_cgroups(text: &str) -> bool {
     text.contains("socket cgroupv2 ")
 }
 
+/// Every kernel that has nf_tables has this family of them.
+pub(super) const PROBE_FAMILY: TableFamily = TableFamily::Inet;
 /// Tables of every family.
 const ANY: u8 = 0;
 

@@ -5,7 +5,7 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use rules::Family;
 use rustix::fs::{MemfdFlags, memfd_create};
@@ -115,6 +115,23 @@ impl Programs {
         self.start_restore(text)?.finish().map(drop)
     }
 
+    /// Has text looked at as [`Programs::restore`] would, and writes nothing.
+    pub(super) fn check(&self, text: &str) -> Result<(), Error> {
+        /// What it says of an extension that the kernel does not know, before it goes on.
+        const LACKING: &str = "missing kernel module";
+        let started = self.start(&self.restore, &["--noflush", "--test"], text)?;
+        let name = started.name.clone();
+        let output = started.end()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        if said.contains(LACKING) {
+            return Err(Error::Failed {
+                program: name,
+                said: said.trim().to_owned(),
+            });
+        }
+        Ok(())
+    }
+
     /// Starts [`Programs::restore`], for several to run side by side.
     pub(super) fn start_restore(&self, text: &str) -> Result<Started, Error> {
         // Only the legacy variant has a lock to wait for; its seconds are those of istio-iptables.
@@ -185,6 +202,11 @@ pub(super) struct Started {
 impl Started {
     /// Waits for its end and answers what it wrote.
     pub(super) fn finish(self) -> Result<String, Error> {
+        let output = self.end()?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn end(self) -> Result<Output, Error> {
         let Self {
             child,
             mut stdout,
@@ -200,7 +222,7 @@ impl Started {
                 program: name,
                 source,
             }),
-            Ok(output) if output.status.success() => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+            Ok(output) if output.status.success() => Ok(output),
             Ok(output) => Err(Error::Failed {
                 program: name,
                 said: said(&output.stderr, output.status),

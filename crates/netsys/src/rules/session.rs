@@ -5,13 +5,14 @@ use std::panic::resume_unwind;
 use std::thread::{self, ScopedJoinHandle};
 
 use rules::diff::changes;
-use rules::plan::{PolicyRoute, Stack};
-use rules::{Facts, Family, Plan, Ruleset};
+use rules::intent::Tracking;
+use rules::plan::{PolicyRoute, Stack, Switch, TproxyFacts, remembered};
+use rules::{Facts, Family, Intent, Plan, Ruleset};
 
 use super::choice::{Choice, Held, choose};
 use super::native::{self, Native};
 use super::program::{Backend, Programs};
-use super::{Error, Lock, apply, policy, table};
+use super::{Error, Lock, apply, policy, switches, table};
 use crate::links;
 use crate::passthrough::{self, Passthrough};
 
@@ -21,7 +22,7 @@ pub struct Session {
     _lock: Lock,
     forced: Option<Backend>,
     families: [Held; 2],
-    native: Native,
+    pub(super) native: Native,
     policy_routes: Vec<PolicyRoute>,
     passthrough: Passthrough,
 }
@@ -68,11 +69,12 @@ impl Session {
         })
     }
 
-    /// What a plan has to know of the namespace; cgroups are not the namespace's (see [`crate::cgroups::facts`]).
+    /// What a plan for that intent has to know of the namespace; cgroups are not the namespace's (see
+    /// [`crate::cgroups::facts`]).
     ///
     /// # Errors
     /// Where the kernel does not tell.
-    pub fn facts(&self) -> Result<Facts, Error> {
+    pub fn facts(&self, intent: &Intent) -> Result<Facts, Error> {
         let physical_devices = links::physical_devices().map_err(Error::Facts)?;
         let ipv6_is_on = links::ipv6_is_on().map_err(Error::Facts)?;
         let stack = |held: &Held| match choose(&[held], &self.native, self.forced) {
@@ -80,12 +82,17 @@ impl Session {
             Err(error) => Stack::Uncapturable(error.to_string()),
         };
         let [v4, v6] = &self.families;
-        Ok(Facts {
+        let mut facts = Facts {
             ipv4: stack(v4),
             ipv6: if ipv6_is_on { stack(v6) } else { Stack::Off },
             physical_devices,
             cgroups: rules::cgroup::Facts::default(),
-        })
+            tproxy: TproxyFacts::default(),
+        };
+        if let Some(tproxy) = intent.inbound.tproxy() {
+            facts.tproxy = self.tproxy(intent.families, &facts, tproxy.tracking != Tracking::On);
+        }
+        Ok(facts)
     }
 
     /// The back-end for each of these families.
@@ -204,30 +211,37 @@ impl Session {
         // New rules first, so that moving from one back-end to another leaves no gap.
         steps.sort_by_key(Step::only_removes);
 
+        let ours: Vec<_> = targets
+            .iter()
+            .flat_map(|(_, wanted)| remembered(wanted))
+            .collect();
         let mut taken = 0;
-        // Routes before the rules that mark packets for them, and away after them.
-        let result = policy::add(policy_routes).and_then(|routes_changed| {
+        let mut take = || {
+            // Routes and switches before the rules that need them, and away after them.
+            let mut changed = policy::add(policy_routes)? | switches::set(&ours)?;
             for step in &steps {
                 taken += 1;
                 step.take()?;
+                changed = true;
             }
-            let address_changed = change_address(self.passthrough, *passthrough_v6)?;
-            Ok(policy::remove_others(policy_routes)? | address_changed | routes_changed)
-        });
-        match result {
-            Ok(changed) => Ok(Done {
-                changed: changed || !steps.is_empty(),
-            }),
-            Err(error) => Err(self.undo(&steps[..taken], error)),
+            changed |= change_address(self.passthrough, *passthrough_v6)?;
+            changed |= policy::remove_others(policy_routes)?;
+            Ok(changed | switches::put_back(&self.switches(), &ours)?)
+        };
+        match take() {
+            Ok(changed) => Ok(Done { changed }),
+            Err(error) => Err(self.undo(&steps[..taken], &ours, error)),
         }
     }
 
     /// Puts back what was there before a step failed.
-    fn undo(&self, taken: &[Step<'_>], error: Error) -> Error {
+    fn undo(&self, taken: &[Step<'_>], ours: &[Switch], error: Error) -> Error {
+        let held = self.switches();
         let steps = taken.iter().try_for_each(Step::take_back);
         let routes =
             policy::add(&self.policy_routes).and_then(|_| policy::remove_others(&self.policy_routes));
-        match steps.and(routes) {
+        let switches = switches::set(&held).and_then(|_| switches::put_back(ours, &held));
+        match steps.and(routes).and(switches) {
             Ok(_) => error,
             Err(also) => Error::HalfDone {
                 error: Box::new(error),
@@ -265,7 +279,7 @@ impl Session {
         }
     }
 
-    fn all(&self) -> impl Iterator<Item = (&Programs, &Ruleset)> {
+    pub(super) fn all(&self) -> impl Iterator<Item = (&Programs, &Ruleset)> {
         let backends = self.families.iter().flat_map(|held| &held.backends);
         backends.map(|(programs, ruleset)| (programs, ruleset))
     }

@@ -14,7 +14,7 @@ use anyhow::Result;
 use model::ErrorName;
 use netsys::links;
 use netsys::rules::{Backend, Session};
-use rules::plan::Stack;
+use rules::plan::{Stack, TproxyFacts, remembered};
 use rules::ruleset::Ruleset;
 use rules::{Facts, Intent, Plan};
 
@@ -80,6 +80,11 @@ fn dry_run(args: &Args, intent: &Intent) -> Result<()> {
     for route in &plan.policy_routes {
         say(&format!("# {route}\n"))?;
     }
+    let mut switches: Vec<_> = rules::render(&plan).iter().flat_map(remembered).collect();
+    switches.dedup();
+    for switch in switches {
+        say(&format!("# sysctl -w {}=1\n", switch.name()))?;
+    }
     // Which back-end a run would choose depends on what the namespace holds, and to look takes a right.
     if args.action.backend()?.unwrap_or(Backend::Nft) == Backend::Nft {
         let wanted = rules::nft::render(&plan);
@@ -103,6 +108,7 @@ fn assumed_facts(intent: &Intent) -> Result<Facts> {
         },
         physical_devices: links::physical_devices()?,
         cgroups: netsys::cgroups::facts(intent),
+        tproxy: TproxyFacts::default(),
     })
 }
 
@@ -136,7 +142,7 @@ fn install(args: &Args, intent: &Intent) -> Result<()> {
 fn planned(intent: &Intent, session: &Session) -> Result<Plan> {
     let facts = Facts {
         cgroups: netsys::cgroups::facts(intent),
-        ..session.facts()?
+        ..session.facts(intent)?
     };
     rules::plan(intent, &facts).map_err(|mistakes| all(&mistakes))
 }

@@ -1,20 +1,26 @@
 //! Inbound by TPROXY. What comes in for the application is given to the proxy's socket as it arrives. The
 //! proxy speaks to the application in the client's name, so the answers would go to the client: the mark on
 //! what the proxy sends becomes its connection's, comes back on the answers, and routes them to the proxy.
+//!
+//! Where conntrack is kept out, sockets remember marks in its place: the application's take over that of what
+//! the proxy sends, the proxy's that of what opened the connection, by which its answers are known.
 
 use super::{
-    EXCLUDED_DEVICE, SELF_CALL, continues, entering, entrances, leave, loopback, loopback_is_wanted,
-    names_of, self_call, signs_in_order,
+    EXCLUDED_DEVICE, SELF_CALL, continues, entering, entrances, leave, loopback, names_of, self_call,
+    signs_in_order,
 };
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
 use crate::intent::{Intent, Signs, Tproxy};
-use crate::plan::{Action, Clause, Condition, Sign};
+use crate::plan::untracked::{self, Switch};
+use crate::plan::{Action, Clause, Condition, Family, Sign};
 use crate::ruleset::IpProtocol;
 
 /// For each packet that arrives.
-pub(in crate::plan) fn arriving(intent: &Intent, tproxy: Tproxy) -> Vec<Clause> {
-    let capture = Action::Tproxy {
+pub(in crate::plan) fn arriving(intent: &Intent, tproxy: Tproxy, is_tracked: bool) -> Vec<Clause> {
+    let capture = |mark| Action::Tproxy {
         port: intent.inbound.to_port,
-        mark: None,
+        mark,
     };
     let over_lo = Condition::CameBy(vec!["lo".to_owned()]);
     let marked = |mark, then, purpose| Clause {
@@ -30,18 +36,70 @@ pub(in crate::plan) fn arriving(intent: &Intent, tproxy: Tproxy) -> Vec<Clause> 
         // Not what conntrack takes for established: to it, a connection that is opened anew by the same ports
         // soon after its end is the old one, and would get past the proxy.
         continues(),
-        marked(tproxy.mark, Action::SaveMark, TO_APPLICATION),
-        marked(Tproxy::SELF_CALL, capture, SELF_CALL),
-        leave(over_lo.clone(), "made in the pod"),
     ];
-    let machines = entrances(&intent.devices.virtual_machines);
-    if !machines.is_empty() {
-        clauses.push(leave(Condition::CameBy(machines), "made by a virtual machine"));
+    if is_tracked {
+        clauses.push(marked(tproxy.mark, Action::SaveMark, TO_APPLICATION));
     }
-    clauses.extend(entering(intent, capture));
+    // Its mark stays, so that conntrack sees both directions of it in either kind: the owner of the one that calls
+    // cannot be told once it has closed its socket.
+    clauses.push(marked(Tproxy::SELF_CALL, capture(None), SELF_CALL));
+    clauses.push(leave(over_lo.clone(), MADE_IN_POD));
+    clauses.extend(by_virtual_machines(intent));
+    let client = (!is_tracked).then_some(Tproxy::CLIENT.value);
+    clauses.extend(entering(intent, capture(client)));
     clauses
 }
 
+fn by_virtual_machines(intent: &Intent) -> Option<Clause> {
+    let machines = entrances(&intent.devices.virtual_machines);
+    (!machines.is_empty()).then(|| leave(Condition::CameBy(machines), "made by a virtual machine"))
+}
+
+/// For each packet that arrives, where conntrack is to see nothing of what is captured.
+pub(in crate::plan) fn tracking_arriving(intent: &Intent) -> Vec<Clause> {
+    let tcp = Condition::Protocol(IpProtocol::Tcp);
+    let mut clauses = vec![
+        // What the proxy and its application say to each other has been left alone as it was sent.
+        leave(Condition::CameBy(vec!["lo".to_owned()]), MADE_IN_POD),
+        Clause {
+            when: vec![tcp, Condition::Continues, Condition::Transparent],
+            then: Action::Untrack,
+            purpose: "client to the proxy",
+        },
+        continues(),
+    ];
+    clauses.extend(by_virtual_machines(intent));
+    clauses.extend(entering(intent, Action::Untrack));
+    clauses
+}
+
+/// For each packet that is made here, where conntrack is to see nothing of what is captured. `ours` are the
+/// switches that Weir has set.
+pub(in crate::plan) fn tracking_sending(tproxy: Tproxy, ours: &[Switch]) -> Vec<Clause> {
+    let of = |switch: Switch| {
+        let mark = match switch {
+            Switch::Accept => Tproxy::CLIENT,
+            Switch::Reflect(_) => tproxy.mark,
+        };
+        let mut when = vec![
+            Condition::Protocol(IpProtocol::Tcp),
+            Condition::SocketHas(vec![Sign::Mark(mark)]),
+        ];
+        match switch {
+            Switch::Accept => {}
+            Switch::Reflect(Family::V4) => when.push(Condition::To(vec![IpNet::V4(Ipv4Net::default())])),
+            Switch::Reflect(Family::V6) => when.push(Condition::To(vec![IpNet::V6(Ipv6Net::default())])),
+        }
+        Clause {
+            when,
+            then: Action::Untrack,
+            purpose: untracked::purpose(switch, ours.contains(&switch)),
+        }
+    };
+    Switch::ALL.map(of).to_vec()
+}
+
+const MADE_IN_POD: &str = "made in the pod";
 const TO_APPLICATION: &str = "proxy to its application";
 
 /// For each packet that is made here.
@@ -68,13 +126,11 @@ pub(in crate::plan) fn sending(signs: &Signs, intent: &Intent, tproxy: Tproxy) -
     if !ports.is_empty() {
         clauses.push(leave(Condition::ToPort(super::distinct(ports)), "excluded port"));
     }
-    let (mut first, late) = signs_in_order(signs);
-    if loopback_is_wanted(&intent.outbound) {
-        first.extend(late);
-    }
+    let (mut signs, late) = signs_in_order(signs);
+    signs.extend(late);
     let then = Action::Mark(Tproxy::SELF_CALL.value);
     clauses.push(self_call(
-        &first,
+        &signs,
         &loopback(&intent.outbound),
         &intent.inbound,
         then,

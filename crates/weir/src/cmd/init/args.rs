@@ -93,6 +93,11 @@ pub(super) struct What {
     /// TPROXY: routing table that leads what is marked to the proxy [default: 133]
     #[arg(short = 'r', long, value_name = "TABLE", env, hide_env_values = true)]
     istio_inbound_tproxy_route_table: Option<String>,
+    /// TPROXY: whether conntrack follows what is captured. off: it has no entry for it, and switches of the
+    /// namespace (net.ipv4.tcp_fwmark_accept, fwmark_reflect) are set; auto: off where that is possible
+    /// [default: on]
+    #[arg(long, value_name = "on|off|auto", env, hide_env_values = true)]
+    inbound_tproxy_conntrack: Option<String>,
 }
 
 #[derive(clap::Args)]
@@ -289,6 +294,7 @@ impl Args {
             mode: self.what.istio_inbound_interception_mode.clone(),
             tproxy_mark: self.what.istio_inbound_tproxy_mark.clone(),
             tproxy_table: self.what.istio_inbound_tproxy_route_table.clone(),
+            tproxy_conntrack: self.what.inbound_tproxy_conntrack.clone(),
             inbound_ports: self.what.istio_inbound_ports.clone(),
             inbound_exclude_ports: self.exempt.istio_local_exclude_ports.clone(),
             outbound_cidrs: self.what.istio_service_cidr.clone(),

@@ -24,7 +24,7 @@ pub(super) fn installed(intent: &Intent, plan: &Plan, choices: &[Choice], done: 
         let _ = writeln!(text, "  {label:<9} {what}");
     };
     line("outbound", outbound(intent));
-    line("inbound", inbound(intent));
+    line("inbound", inbound(intent, plan));
     if let Proxy::Inside(signs) = &intent.proxy {
         line("proxy", proxy(signs));
     }
@@ -75,7 +75,7 @@ pub(super) fn outbound(intent: &Intent) -> String {
     )
 }
 
-fn inbound(intent: &Intent) -> String {
+fn inbound(intent: &Intent, plan: &Plan) -> String {
     let inbound = &intent.inbound;
     let mut excluded = vec![];
     let parts = match &inbound.ports {
@@ -89,10 +89,13 @@ fn inbound(intent: &Intent) -> String {
         Selection::Only(ports) => vec![format!("TCP to ports {}", list(ports))],
     };
     let described = described(&parts, &excluded, inbound.to_port);
-    match inbound.tproxy() {
-        Some(tproxy) if !parts.is_empty() => format!(
-            "{described} by TPROXY (mark {}, routing table {})",
-            tproxy.mark.value, tproxy.table
+    match (inbound.tproxy(), &plan.tproxy) {
+        (Some(tproxy), Some(kind)) if !parts.is_empty() => format!(
+            "{described} by TPROXY (mark {}, routing table {}), {} conntrack ({})",
+            tproxy.mark.value,
+            tproxy.table,
+            if kind.is_tracked { "followed by" } else { "without" },
+            kind.why
         ),
         _ => described,
     }
