@@ -1,8 +1,11 @@
-//! Inbound TPROXY: the application sees its clients' own addresses, whether the flow is tracked or not.
+//! Inbound TPROXY: the application sees its clients' own addresses, whether conntrack follows or not.
+
+mod kinds;
+mod switches;
 
 use std::net::{IpAddr, SocketAddr};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use e2e::manifests::Port;
 use e2e::weir::Sidecar;
 use e2e::{Mesh, Pod, Program, RunAs, eventually, servers, weir};
@@ -16,27 +19,6 @@ const FRESH: [&str; 2] = ["10.77.200.3", "fd00:77::200:3"];
 
 /// Every back-end, as `--backend` names it.
 const BACKENDS: [&str; 3] = ["nft", "iptables-nft", "iptables-legacy"];
-
-/// Where what the proxy marks goes.
-const ROUTES: [&str; 4] = [
-    "rule add fwmark 1337 lookup 133",
-    "route add local 0.0.0.0/0 dev lo table 133",
-    "-6 rule add fwmark 1337 lookup 133",
-    "-6 route add local ::/0 dev lo table 133",
-];
-
-/// Without conntrack: the application's sockets inherit the mark (`tcp_fwmark_accept`).
-const UNTRACKED: &str = "table inet test {
-    chain raw_pre { type filter hook prerouting priority raw; meta l4proto tcp notrack; }
-    chain raw_out { type filter hook output priority raw; meta l4proto tcp notrack; }
-    chain pre { type filter hook prerouting priority mangle;
-        iifname lo accept
-        tcp dport { 15020, 15021 } accept
-        meta l4proto tcp socket transparent 1 accept
-        meta nfproto ipv4 meta l4proto tcp tproxy ip to :15006 accept
-        meta nfproto ipv6 meta l4proto tcp tproxy ip6 to :15006 accept
-    }
-}";
 
 struct Stage {
     server: Pod,
@@ -160,25 +142,71 @@ impl Stage {
         Ok(())
     }
 
-    /// Conntrack entries of TCP in the server's namespace.
-    fn tracked(&self) -> Result<usize> {
+    /// A port that nobody listens on: the proxy is told so at once, and need not ask again.
+    fn check_refusal(&self) -> Result<()> {
+        let before = self.asked_again()?;
+        for to in self.server.at(9999) {
+            let url = format!("http://{to}/");
+            let asked = ["-gsS", "--max-time", "15", &url];
+            let said = self.client.try_run(RunAs::Root, "curl", asked)?;
+            assert!(!said.status.success(), "{url}: {}", said.text());
+        }
+        assert_eq!(self.asked_again()?, before);
+        Ok(())
+    }
+
+    /// How often the server's namespace has sent the first packet of a connection again.
+    fn asked_again(&self) -> Result<u64> {
+        let text = self.server.run("cat", ["/proc/net/netstat"])?.text();
+        let mut rows = text.lines().filter(|line| line.starts_with("TcpExt:"));
+        let (names, values) = (rows.next().context("names")?, rows.next().context("values")?);
+        let named = names.split(' ').zip(values.split(' '));
+        let (_, value) = named
+            .into_iter()
+            .find(|(name, _)| *name == "TCPSynRetrans")
+            .context("TCPSynRetrans")?;
+        Ok(value.parse()?)
+    }
+
+    /// Conntrack entries of TCP in the server's namespace, but for those of loopback.
+    fn tracked(&self) -> Result<Vec<String>> {
         let listed = self.server.run("cat", ["/proc/net/nf_conntrack"])?.text();
-        Ok(listed.lines().filter(|line| line.contains(" tcp ")).count())
+        let tcp = listed
+            .lines()
+            .filter(|line| line.contains(" tcp ") && !line.contains("src=127.0.0.1 dst=127.0.0.1 "));
+        Ok(tcp.map(str::to_owned).collect())
     }
 }
 
+/// The flags of both kinds.
+const TRACKED: [&str; 4] = ["init", "--sidecar", "-m", "TPROXY"];
+const UNTRACKED: [&str; 6] = [
+    "init",
+    "--sidecar",
+    "-m",
+    "TPROXY",
+    "--inbound-tproxy-conntrack",
+    "off",
+];
+
 /// As a person would do it, once and again.
-fn init(server: &Pod, backend: &str) -> Result<()> {
-    let flags = ["init", "--sidecar", "-m", "TPROXY", "--backend", backend];
-    let said = weir::run(server, &flags)?;
+fn init(server: &Pod, kind: &[&str], backend: &str) -> Result<()> {
+    let flags = &[kind, &["--backend", backend]].concat();
+    let said = weir::run(server, flags)?;
+    let expected = match kind.contains(&"off") {
+        true => "without conntrack (asked for)",
+        false => "followed by conntrack (as with istio-iptables",
+    };
     ensure!(
-        said.text().contains("by TPROXY") && said.errors().contains("CAP_NET_ADMIN"),
+        said.text().contains("by TPROXY")
+            && said.text().contains(expected)
+            && said.errors().contains("CAP_NET_ADMIN"),
         "{}{}",
         said.text(),
         said.errors()
     );
     let before = routes(server)?;
-    let said = weir::run(server, &flags)?.text();
+    let said = weir::run(server, flags)?.text();
     ensure!(said.contains("Nothing to do"), "{backend}: {said}");
     ensure!(routes(server)? == before, "a second run has changed the routes");
     Ok(())
@@ -196,18 +224,45 @@ fn routes(pod: &Pod) -> Result<String> {
     Ok(all)
 }
 
-fn tracked(backend: &'static str) -> Result<Stage> {
+fn stage(kind: &[&str], backend: &str) -> Result<Stage> {
     let stage = Stage::set(|server| {
         // As many machines have it: what came by another way than its answers would go is dropped.
         for device in ["all", "default", "lo", "eth0"] {
             server.sysctl(&format!("net/ipv4/conf/{device}/rp_filter"), "1")?;
         }
-        init(server, backend)
+        init(server, kind, backend)
     })?;
     stage.check_addresses()?;
     stage.check_load()?;
-    assert!(stage.tracked()? > 0, "the list of conntrack entries works");
+    stage.check_refusal()?;
+    Ok(stage)
+}
+
+fn tracked(backend: &str) -> Result<Stage> {
+    let stage = stage(&TRACKED, backend)?;
+    assert!(
+        !stage.tracked()?.is_empty(),
+        "the list of conntrack entries works"
+    );
     stage.check_calls_of_the_pod()?;
+    Ok(stage)
+}
+
+/// What was captured has left no entry; what the pod calls has one, as it has without capture.
+fn untracked(backend: &str) -> Result<Stage> {
+    let stage = stage(&UNTRACKED, backend)?;
+    assert_eq!(stage.tracked()?, [""; 0]);
+    stage.check_calls_of_the_pod()?;
+    let tracked = stage.tracked()?;
+    for redirected in [
+        "dport=9000 src=127.0.0.1 ",
+        "dport=9000 src=0000:0000:0000:0000:0000:0000:0000:0001 ",
+    ] {
+        assert!(
+            tracked.iter().any(|entry| entry.contains(redirected)),
+            "{redirected}: {tracked:?}"
+        );
+    }
     Ok(stage)
 }
 
@@ -227,18 +282,18 @@ fn the_application_sees_its_clients_addresses_by_iptables_legacy() -> Result<()>
 }
 
 #[test]
-fn an_untracked_flow_leaves_no_conntrack_entry() -> Result<()> {
-    let stage = Stage::set(|server| {
-        server.sysctl("net/ipv4/tcp_fwmark_accept", "1")?;
-        for route in ROUTES {
-            server.ip(route)?;
-        }
-        server.run("nft", [UNTRACKED]).map(drop)
-    })?;
-    stage.check_addresses()?;
-    stage.check_load()?;
-    assert_eq!(stage.tracked()?, 0);
-    Ok(())
+fn what_is_captured_leaves_no_conntrack_entry_by_nft() -> Result<()> {
+    untracked(BACKENDS[0])?.check_end()
+}
+
+#[test]
+fn what_is_captured_leaves_no_conntrack_entry_by_iptables_nft() -> Result<()> {
+    untracked(BACKENDS[1])?.check_end()
+}
+
+#[test]
+fn what_is_captured_leaves_no_conntrack_entry_by_iptables_legacy() -> Result<()> {
+    untracked(BACKENDS[2])?.check_end()
 }
 
 #[test]
@@ -250,7 +305,7 @@ fn what_was_in_the_way_of_the_routes_is_mended_and_all_of_it_goes() -> Result<()
     pod.ip("rule add fwmark 1337 to 192.0.2.0/24 lookup 77")?;
     for backend in BACKENDS {
         let before = routes(&pod)?;
-        init(&pod, backend)?;
+        init(&pod, &TRACKED, backend)?;
         let made = routes(&pod)?;
         assert_eq!(made.matches("fwmark 0x539 lookup 133").count(), 2, "{made}");
         assert_eq!(
@@ -285,7 +340,7 @@ fn what_was_in_the_way_of_the_routes_is_mended_and_all_of_it_goes() -> Result<()
         assert_eq!(other.matches("fwmark 0x7 lookup 300").count(), 2, "{other}");
         weir::run(&pod, &["init", "--sidecar"])?;
         assert_eq!(routes(&pod)?, before);
-        init(&pod, backend)?;
+        init(&pod, &TRACKED, backend)?;
         weir::run(&pod, &["init", "--cleanup"])?;
         assert_eq!(routes(&pod)?, before);
     }

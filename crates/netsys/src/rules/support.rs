@@ -83,7 +83,8 @@ fn lacks(writer: Writer<'_>, parts: &[Part]) -> Option<String> {
             Writer::Native(_) => part.nft_module,
         })
         .collect();
-    if modules.is_empty() {
+    // Where nothing at all can be asked, it is no module.
+    if modules.is_empty() || check(writer, &[]).is_err() {
         return Some(refused.to_string());
     }
     let backend = match writer {
@@ -109,7 +110,7 @@ fn check(writer: Writer<'_>, parts: &[&Part]) -> Result<(), Error> {
         Writer::Native(native) => {
             let statements = parts.iter().map(|part| format!("{}\n", part.nft));
             native.check(&format!(
-                "table {family} {PROBE} {{ chain probe {{ type filter hook prerouting priority -300;\n{}}} }}\n",
+                "table {family} {PROBE} {{\nchain probe {{\ntype filter hook prerouting priority -300;\n{}}}\n}}\n",
                 statements.collect::<String>(),
                 family = native::PROBE_FAMILY,
             ))
