@@ -444,7 +444,7 @@ fn decide(intent: &Intent, facts: &Facts, families: Vec<Family>, kind: Option<Tp
     {
         plan.arriving
             .extend(clauses::tproxy::arriving(intent, tproxy, kind.is_tracked));
-        plan.sending = clauses::tproxy::sending(&signs, intent, tproxy);
+        plan.sending = clauses::tproxy::sending(&signs, intent, tproxy, kind.is_tracked);
         if let (false, Ok(ours)) = (kind.is_tracked, &facts.tproxy.untracked) {
             plan.tracking_arriving = clauses::tproxy::tracking_arriving(intent);
             plan.tracking_sending = clauses::tproxy::tracking_sending(tproxy, ours);

@@ -48,7 +48,8 @@ impl Stage {
             pod.sysctl("net/ipv4/tcp_tw_reuse", "1")?;
         }
         rules(&server)?;
-        let site = "location / { return 200 $remote_addr; }";
+        let site =
+            "location / { return 200 $remote_addr; } location /proxied { return 200 $http_x_request_id; }";
         let nginx = servers::nginx_with(
             &server,
             mesh.dir(),

@@ -103,21 +103,27 @@ const MADE_IN_POD: &str = "made in the pod";
 const TO_APPLICATION: &str = "proxy to its application";
 
 /// For each packet that is made here.
-pub(in crate::plan) fn sending(signs: &Signs, intent: &Intent, tproxy: Tproxy) -> Vec<Clause> {
-    let mut clauses = vec![
-        Clause {
+pub(in crate::plan) fn sending(
+    signs: &Signs,
+    intent: &Intent,
+    tproxy: Tproxy,
+    is_tracked: bool,
+) -> Vec<Clause> {
+    let mut clauses = vec![];
+    if is_tracked {
+        clauses.push(Clause {
             when: vec![
                 Condition::Protocol(IpProtocol::Tcp),
                 Condition::ConnectionHas(tproxy.mark),
             ],
             then: Action::RestoreMark,
             purpose: "application to the proxy",
-        },
-        leave(
-            Condition::SocketHas(vec![Sign::Mark(tproxy.mark)]),
-            TO_APPLICATION,
-        ),
-    ];
+        });
+    }
+    clauses.push(leave(
+        Condition::SocketHas(vec![Sign::Mark(tproxy.mark)]),
+        TO_APPLICATION,
+    ));
     let excluded = &intent.devices.excluded;
     if !excluded.is_empty() {
         clauses.push(leave(Condition::LeavesBy(names_of(excluded)), EXCLUDED_DEVICE));
