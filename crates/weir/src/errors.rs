@@ -176,6 +176,7 @@ fn of_rules(error: &netsys::rules::Error) -> ErrorName {
         E::Facts(source) | E::Table(source) | E::Lock(source) => of_system(source),
         E::Address(_) => ErrorName::PassthroughAddress,
         E::Policy(_) => ErrorName::PolicyRoute,
+        E::Switch { .. } => ErrorName::MarkSwitch,
         E::HalfDone { .. } => ErrorName::RulesHalfDone,
     }
 }

@@ -114,6 +114,11 @@ error_names! {
         "What TPROXY marks could not be routed to the proxy.";
         "The kernel has no routing by marks (CONFIG_IP_MULTIPLE_TABLES), or lo is down.";
         "Set lo up; use REDIRECT where the kernel lacks it.";
+    MarkSwitch = "WEIR-MARK-SWITCH":
+        "A switch of the namespace that TPROXY without conntrack takes (net.ipv4.tcp_fwmark_accept, fwmark_reflect) \
+         could not be set or put back.";
+        "/proc/sys is not writable, as in a container without privilege.";
+        "Have the pod set it (securityContext.sysctls), or let conntrack follow: --inbound-tproxy-conntrack on.";
     Confirm = "WEIR-CONFIRM":
         "A change of a machine's own namespace waits to be confirmed, or could not be.";
         "With --host a change is undone unless `weir init --confirm` comes in time, from the same user.";
