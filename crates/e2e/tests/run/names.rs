@@ -78,6 +78,36 @@ fn a_new_service_resolves_while_the_command_runs() -> Result<()> {
     })
 }
 
+#[test]
+fn services_without_an_address_get_one_that_tells_them_apart() -> Result<()> {
+    let laptop = Laptop::create()?;
+    let mut servers = vec![];
+    for name in ["one", "two"] {
+        let pod = laptop.mesh.pod(&format!("{name}-1"), name)?;
+        let says = format!("SYSTEM:echo {name}");
+        let listen = "TCP-LISTEN:7000,fork,reuseaddr";
+        servers.push(pod.start(RunAs::Application, "socat", [listen, &says])?);
+        pod.wait_listening(7000)?;
+        let text = format!(
+            "apiVersion: v1\nkind: Service\nmetadata: {{name: {name}, namespace: mesh}}\n\
+             spec: {{selector: {{app: {name}}}, ports: [{{name: tcp, port: 5432, targetPort: 7000}}]}}\n"
+        );
+        laptop
+            .mesh
+            .manifests
+            .write(&format!("{name}-service.yaml"), &text)?;
+    }
+    let python = "import socket, sys\n\
+        for name in sys.argv[1:]:\n\
+        \x20   with socket.create_connection((name, 5432), timeout=30) as s:\n\
+        \x20       print(s.makefile().readline().strip(), s.getpeername()[0].rsplit('.', 2)[0])\n";
+    for who in BOTH {
+        let said = laptop.run(who, &["python3", "-c", python, "one.mesh", "two"])?;
+        assert_eq!(said.text(), "one 240.240\ntwo 240.240\n", "{said:?}");
+    }
+    Ok(())
+}
+
 /// Notes in a file that it was asked, and says nothing.
 const FAKE_NSCD: &str = "import socket, sys\n\
     s = socket.socket(socket.AF_UNIX); s.bind('/run/nscd/socket'); s.listen()\n\
