@@ -45,6 +45,8 @@ pub(crate) fn facts() -> Vec<(&'static str, String)> {
         ("nginx", first_line("nginx", &["-v"])),
         ("iperf3", first_line("iperf3", &["--version"])),
         ("h2load", first_line("h2load", &["--version"])),
+        ("unbound", first_line("unbound", &["-V"])),
+        ("coredns", first_line("coredns", &["-version"])),
     ]
 }
 

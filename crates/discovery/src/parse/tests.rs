@@ -288,10 +288,14 @@ spec:
   requestId: false
   tcpIdleTimeout: 2h
   accessLog: off
+  dnsTtl: 1m
+  automaticAddresses: false
 ";
     let Object::MeshConfig(settings) = one(text) else {
         panic!("no settings")
     };
+    assert_eq!(settings.dns_ttl.as_secs(), 60);
+    assert!(!settings.automatic_addresses);
     assert_eq!(settings.outbound_policy, OutboundPolicy::RegistryOnly);
     assert_eq!(settings.policy.connect_timeout.as_millis(), 250);
     assert_eq!(settings.policy.timeout.map(|t| t.as_secs()), Some(90));

@@ -133,7 +133,11 @@ fn names_of_the_mesh_are_answered() {
         query("nGinX", A)[12..23],
         "in the case that was asked"
     );
-    assert_eq!(answer[answer.len() - 4..], [10, 0, 0, 1]);
+    assert_eq!(
+        answer[answer.len() - 10..],
+        [0, 0, 0, 5, 0, 4, 10, 0, 0, 1],
+        "for 5 s, as the settings say"
+    );
     let nothing = ask(server.udp, &query("nginx", AAAA));
     assert_eq!(
         (code(&nothing), nothing[7]),
