@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 # program (on the PATH, or a pattern of paths) and the package that has it.
 build=(cc:gcc /usr/include/stdio.h:libc6-dev make:make git:git)
 demo=("${build[@]}" ip:iproute2 iptables:iptables)
-test=("${demo[@]}" iptables-legacy:iptables nft:nftables setpriv:util-linux unshare:util-linux ping:iputils-ping dig:bind9-dnsutils
+test=("${demo[@]}" iptables-legacy:iptables nft:nftables ipset:ipset setpriv:util-linux unshare:util-linux ping:iputils-ping dig:bind9-dnsutils
     curl:curl wget:wget socat:socat python3:python3 node:nodejs nginx:nginx redis-server:redis-server redis-cli:redis-tools
     mariadbd:mariadb-server-core mariadb:mariadb-client '/usr/lib/postgresql/*/bin/postgres:postgresql' psql:postgresql-client unbound:unbound
     musl-gcc:musl-tools hey:hey)

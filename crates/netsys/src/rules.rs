@@ -2,6 +2,7 @@
 //! Everything acts on the network namespace of the calling thread (see [`crate::netns::Netns::run`]).
 
 mod choice;
+mod ipset;
 mod lock;
 mod native;
 mod nf_tables;
@@ -115,8 +116,10 @@ fn advice(said: &str) -> &'static str {
          or give the init container these capabilities"
     } else if said.contains("does not exist") || said.contains("No chain/target/match") {
         "\nThe kernel lacks a module for it: load nf_nat, xt_REDIRECT, xt_owner, xt_comment, and for TPROXY \
-         xt_TPROXY, xt_connmark, xt_mark, xt_socket, xt_CT, for cgroups xt_cgroup (modprobe), \
+         xt_TPROXY, xt_connmark, xt_mark, xt_socket, xt_CT, for cgroups xt_cgroup, for --services xt_set (modprobe), \
          or try another back-end with --backend"
+    } else if said.contains("Cannot open session to kernel") || said.contains("Kernel error received") {
+        "\nThe kernel lacks something of ipset: load ip_set and ip_set_hash_ipport (modprobe), or use --backend nft"
     } else if said.contains("Could not process rule") {
         "\nThe kernel lacks something of nf_tables for it: load nft_chain_nat, nft_redir, nft_reject_inet, and for TPROXY nft_tproxy, nft_socket and nft_ct, \
          for cgroups nft_socket (Linux 5.13) (modprobe), or try another back-end with --backend"
@@ -195,5 +198,7 @@ pub fn dump(programs: &Programs) -> Result<Ruleset, Error> {
     if programs.holds_nothing() {
         return Ok(Ruleset::empty(programs.family));
     }
-    Ok(rules::parse(programs.family, &programs.save()?)?)
+    let mut dump = rules::parse(programs.family, &programs.save()?)?;
+    ipset::resolve(&mut dump)?;
+    Ok(dump)
 }

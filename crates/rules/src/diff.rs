@@ -3,6 +3,7 @@
 
 use std::fmt;
 
+use crate::ipset;
 use crate::ruleset::{Chain, ChainKind, Rule, Ruleset, Table, TableName, Target};
 
 /// Edits of one family's tables; printed, they are the text for `iptables-restore --noflush`.
@@ -86,7 +87,10 @@ fn leaves_tproxy(current: &Ruleset, wanted: &Ruleset) -> bool {
 fn table_edits(current: &Table, wanted: &Table) -> Vec<Edit> {
     let mut edits = vec![];
     for chain in wanted.chains.iter().filter(|chain| chain.is_own()) {
-        if current.chain(&chain.name).map(|there| &there.rules) != Some(&chain.rules) {
+        if !current
+            .chain(&chain.name)
+            .is_some_and(|there| are_alike(&there.rules, &chain.rules))
+        {
             edits.push(Edit::Fill(chain.clone()));
         }
     }
@@ -112,6 +116,12 @@ fn table_edits(current: &Table, wanted: &Table) -> Vec<Edit> {
         .filter(|chain| chain.is_own() && wanted.chain(&chain.name).is_none());
     edits.extend(stale.map(|chain| Edit::Remove(chain.name.clone())));
     edits
+}
+
+/// What a set holds is none of the rules' business.
+fn are_alike(there: &[Rule], wanted: &[Rule]) -> bool {
+    let mut pairs = there.iter().zip(wanted);
+    there.len() == wanted.len() && pairs.all(|(one, other)| ipset::are_alike(one, other))
 }
 
 fn jump_edits(chain: &Chain, wanted: &[Rule], edits: &mut Vec<Edit>) {

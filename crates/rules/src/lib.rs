@@ -15,6 +15,7 @@ pub mod evaluate;
 pub mod flags;
 pub mod installed;
 pub mod intent;
+pub mod ipset;
 pub mod nft;
 pub mod parse;
 pub mod plan;

@@ -140,7 +140,8 @@ pub enum Test {
     DestinationPort(PortRange),
     /// `-m multiport --dports`; `dport { … }` of nftables.
     DestinationPorts(Vec<PortRange>),
-    /// At one of these addresses and ports, sorted: `ip daddr . tcp dport { … }` of nftables.
+    /// At one of these addresses and ports, sorted: `-m set --match-set` with the set of [`crate::ipset`];
+    /// `ip daddr . tcp dport { … }` of nftables.
     DestinationServices(Vec<SocketAddr>),
     /// `-m tcp --tcp-flags FIN,SYN,RST,ACK SYN`: the first packet of a TCP connection.
     Opens,

@@ -276,9 +276,6 @@ fn the_kernel_does_with_every_packet_what_evaluate_says() -> Result<()> {
     let (mut asked, mut redirected) = (0, 0);
     for backend in BACKENDS {
         for (number, setting) in settings.iter().enumerate() {
-            if setting.services.is_some() && backend != Backend::Nft {
-                continue;
-            }
             let held = install(&world.pod, setting, backend)?;
             let what = format!("{backend} {}", setting.name);
             let mine: Vec<_> = cases

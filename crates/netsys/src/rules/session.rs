@@ -12,7 +12,7 @@ use rules::{Facts, Family, Intent, Plan, Ruleset};
 use super::choice::{Choice, Held, choose};
 use super::native::{self, Native};
 use super::program::{Backend, Programs};
-use super::{Error, Lock, apply, policy, switches, table};
+use super::{Error, Lock, apply, ipset, policy, switches, table};
 use crate::links;
 use crate::passthrough::{self, Passthrough};
 
@@ -154,15 +154,8 @@ impl Session {
     pub fn install(&self, plan: &Plan) -> Result<Done, Error> {
         let (by_iptables, by_nft) = (rules::render(plan), rules::nft::render(plan));
         let choices = self.choices(&plan.families)?;
-        if let Some(choice) = choices
-            .iter()
-            .find(|choice| plan.needs_sets && choice.backend != Backend::Nft)
-        {
-            return Err(Error::Unusable(format!(
-                "one rule for many services takes sets, and {} ({}) has none without ipset, which Weir does not use; \
-                 use --backend nft",
-                choice.backend, choice.why
-            )));
+        if plan.needs_sets && choices.iter().any(|choice| choice.backend != Backend::Nft) {
+            ipset::probe()?;
         }
         let targets = choices.into_iter().filter_map(|choice| {
             let rendered = match choice.backend {
@@ -215,29 +208,40 @@ impl Session {
             .iter()
             .flat_map(|(_, wanted)| remembered(wanted))
             .collect();
+        let (sets_before, sets) = (ipset::named_by(&self.own()), ipset::named_by(wanted));
         let mut taken = 0;
-        let mut take = || {
-            // Routes and switches before the rules that need them, and away after them.
-            let mut changed = policy::add(policy_routes)? | switches::set(&ours)?;
+        let mut take = || -> Result<bool, Error> {
+            // Routes, switches and sets before the rules that need them, and away after them.
+            let mut changed = policy::add(policy_routes)? | switches::set(&ours)? | ipset::put(&sets)?;
             for step in &steps {
                 taken += 1;
                 step.take()?;
                 changed = true;
             }
             changed |= change_address(self.passthrough, *passthrough_v6)?;
+            // What a run that was cut off has left is found where all is taken out.
+            if !sets_before.is_empty() || !sets.is_empty() || targets.is_empty() {
+                changed |= ipset::remove_others(&sets)?;
+            }
             changed |= policy::remove_others(policy_routes)?;
             Ok(changed | switches::put_back(&self.switches(), &ours)?)
         };
         match take() {
             Ok(changed) => Ok(Done { changed }),
-            Err(error) => Err(self.undo(&steps[..taken], &ours, error)),
+            Err(error) => Err(self.undo(&steps[..taken], &ours, &sets, error)),
         }
     }
 
     /// Puts back what was there before a step failed.
-    fn undo(&self, taken: &[Step<'_>], ours: &[Switch], error: Error) -> Error {
+    fn undo(&self, taken: &[Step<'_>], ours: &[Switch], sets: &ipset::Sets, error: Error) -> Error {
         let held = self.switches();
-        let steps = taken.iter().try_for_each(Step::take_back);
+        let before = ipset::named_by(&self.own());
+        let put = ipset::put(&before).map(drop);
+        let steps = put.and_then(|()| taken.iter().try_for_each(Step::take_back));
+        let steps = steps.and_then(|()| match sets.is_empty() {
+            true => Ok(false),
+            false => ipset::remove_others(&before),
+        });
         let routes =
             policy::add(&self.policy_routes).and_then(|_| policy::remove_others(&self.policy_routes));
         let switches = switches::set(&held).and_then(|_| switches::put_back(ours, &held));

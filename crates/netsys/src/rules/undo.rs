@@ -9,7 +9,7 @@ use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
 use std::time::{Duration, Instant};
 
 use rules::plan::PolicyRoute;
-use rules::{Family, nft};
+use rules::{Family, Ruleset, ipset, nft};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{Backend, Error, Own, Session};
@@ -158,13 +158,33 @@ pub fn encode(own: &Own) -> String {
     for (backend, ruleset) in &own.rules {
         let rules = match backend {
             Backend::Nft => nft::transaction(&[], std::slice::from_ref(ruleset), false),
-            _ => ruleset.to_string(),
+            _ => with_services(ruleset),
         };
         // Writing to a string cannot fail.
         let _ = write!(text, "{backend} {}\n{rules}\0", ruleset.family);
     }
     text
 }
+
+/// The text of iptables names a set: what that holds follows, as comments.
+fn with_services(ruleset: &Ruleset) -> String {
+    let mut text = ruleset.to_string();
+    for service in ipset::wanted(ruleset).unwrap_or_default() {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{SERVICE}{service}");
+    }
+    text
+}
+
+fn from_text(family: Family, text: &str) -> Option<Ruleset> {
+    let mut ruleset = rules::parse(family, text).ok()?;
+    let services = text.lines().filter_map(|line| line.strip_prefix(SERVICE));
+    let services: Vec<_> = services.map(|one| one.parse().ok()).collect::<Option<_>>()?;
+    ipset::resolve(&mut ruleset, &services);
+    Some(ruleset)
+}
+
+const SERVICE: &str = "# service ";
 
 /// What stands for a back-end where a part is no rules.
 const ROUTE: &str = "route";
@@ -195,7 +215,7 @@ fn decode(text: &str) -> Option<Own> {
         let backend = Backend::ALL.into_iter().find(|known| known.as_str() == backend)?;
         let ruleset = match backend {
             Backend::Nft => nft::parse(rules).pop()?,
-            _ => rules::parse(family, rules).ok()?,
+            _ => from_text(family, rules)?,
         };
         own.rules.push((backend, ruleset));
     }
@@ -204,8 +224,6 @@ fn decode(text: &str) -> Option<Own> {
 
 #[cfg(test)]
 mod tests {
-    use rules::Ruleset;
-
     use super::*;
 
     #[test]

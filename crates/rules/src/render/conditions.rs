@@ -1,7 +1,5 @@
 //! A condition of a clause as the tests of rules.
 
-use std::net::SocketAddr;
-
 use ipnet::IpNet;
 
 use super::{Dialect, not, yes};
@@ -26,7 +24,11 @@ pub(super) fn tests(dialect: Dialect, condition: &Condition, family: Family) -> 
             }
         },
         Condition::ToPort(ports) => to_ports(dialect, ports),
-        Condition::ToService(services) => to_services(dialect, services),
+        Condition::ToService(services) => {
+            let mut services = services.clone();
+            services.sort_unstable();
+            one(Test::DestinationServices(services))
+        }
         Condition::NotToPort(port) => vec![vec![not(Test::DestinationPort(PortRange::from(*port)))]],
         Condition::SocketHas(signs) => signs_of(dialect, signs),
         Condition::SocketLacks(groups) => lacks(dialect, groups),
@@ -87,21 +89,6 @@ fn lacks(dialect: Dialect, groups: &[u32]) -> Vec<Vec<Match>> {
         ];
     }
     vec![groups.iter().map(|&group| not(Test::Gid(group, group))).collect()]
-}
-
-fn to_services(dialect: Dialect, services: &[SocketAddr]) -> Vec<Vec<Match>> {
-    if dialect == Dialect::Nft {
-        let mut services = services.to_vec();
-        services.sort_unstable();
-        return vec![vec![yes(Test::DestinationServices(services))]];
-    }
-    let one = |service: &SocketAddr| {
-        vec![
-            yes(Test::Destination(service.ip().into())),
-            yes(Test::DestinationPort(PortRange::from(service.port()))),
-        ]
-    };
-    services.iter().map(one).collect()
 }
 
 fn to_ports(dialect: Dialect, ports: &[u16]) -> Vec<Vec<Match>> {

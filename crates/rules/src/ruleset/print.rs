@@ -3,6 +3,9 @@
 
 use std::fmt;
 
+use crate::ipset;
+use crate::plan::Family;
+
 use super::{ChainKind, IpProtocol, Policy, PortRange, Rule, Ruleset, Table, Target, Test};
 
 /// As `iptables-save` prints it and `iptables-restore` reads it, without counters and dates.
@@ -98,6 +101,7 @@ impl Test {
             Self::ConnectionMark(_) => "connmark",
             Self::State(_) => "conntrack",
             Self::Transparent => "socket",
+            Self::DestinationServices(_) => "set",
             Self::Comment(_) => "comment",
             _ => "",
         }
@@ -127,8 +131,8 @@ impl fmt::Display for Test {
                 write!(f, "--dports {}", ranges.join(","))
             }
             Self::DestinationServices(services) => {
-                let services: Vec<_> = services.iter().map(ToString::to_string).collect();
-                write!(f, "-d {}", services.join(","))
+                let family = services.first().map_or(Family::V4, |one| Family::of(one.ip()));
+                f.write_str(&ipset::option(family))
             }
             Self::Opens => f.write_str("--tcp-flags FIN,SYN,RST,ACK SYN"),
             Self::Uid(first, last) => write_ids(f, "--uid-owner", &[(*first, *last)]),

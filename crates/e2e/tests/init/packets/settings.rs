@@ -15,7 +15,7 @@ pub(crate) struct Setting {
     /// As it is written: `-i * -b 80`.
     pub(crate) name: String,
     pub(crate) flags: Flags,
-    /// Captured alone, where the back-end has sets: addresses with a port.
+    /// Captured alone: addresses with a port.
     pub(crate) services: Option<Vec<SocketAddr>>,
     /// Of how many packets one is sent.
     pub(crate) every: usize,

@@ -59,7 +59,7 @@ pub(super) struct What {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Outbound, capture exactly what the services of these Kubernetes manifests have: their addresses, at their
-    /// ports. Takes --watch
+    /// ports. Takes --watch, and with iptables the program ipset
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["istio_service_cidr", "istio_outbound_ports"])]
     pub(super) services: Option<PathBuf>,
     /// Stay, and keep the rules up to date with --services; at its end the rules are taken out

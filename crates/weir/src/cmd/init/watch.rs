@@ -16,6 +16,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Args, may_write, notes, planned, report, say};
 use crate::errors::{self, OrNamed, fail};
 
+/// How often it looks whether all is still there, besides at each change of the folder and at SIGHUP.
+const LOOK: Duration = Duration::from_secs(30);
 /// How long after a failure it is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -37,6 +39,7 @@ pub(super) fn run(args: &Args, mut intent: Intent, folder: &Path) -> Result<()> 
         .build()?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).or_named(ErrorName::System, "cannot catch signals")?;
+        let mut hang_up = signal(SignalKind::hangup()).or_named(ErrorName::System, "cannot catch signals")?;
         let mut interrupt = signal(SignalKind::interrupt()).or_named(ErrorName::System, "cannot catch signals")?;
         let mut held = false;
         loop {
@@ -60,6 +63,9 @@ pub(super) fn run(args: &Args, mut intent: Intent, folder: &Path) -> Result<()> 
             }
             tokio::select! {
                 changed = snapshots.changed() => changed.or_named(ErrorName::ManifestFolder, "the manifests are no longer watched")?,
+                // Others may have changed the rules.
+                () = tokio::time::sleep(LOOK) => {}
+                _ = hang_up.recv() => {}
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
             }
