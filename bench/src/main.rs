@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod capture;
 mod contenders;
 mod dns;
 mod idle;
@@ -59,6 +60,10 @@ struct Args {
     /// while developing, not for figures to publish.
     #[arg(long)]
     urgent: bool,
+    /// What capture itself costs, and nothing else: the time of `weir init` and of a new connection by each back-end and
+    /// mode. Takes about two minutes with five rounds; of the other options `--rounds`, `--write` and `--urgent` count.
+    #[arg(long)]
+    capture: bool,
     /// Name the rows and contenders and stop.
     #[arg(long)]
     list: bool,
@@ -87,6 +92,13 @@ fn main() -> Result<()> {
     }
     if args.urgent {
         machine::take_precedence()?;
+    }
+    if args.capture {
+        let report = capture::run(args.rounds)?;
+        return match &args.write {
+            Some(path) => capture::write(&report, path),
+            None => Ok(writeln!(std::io::stdout(), "{report}")?),
+        };
     }
     let results = run::run(&plan, |so_far| match &args.write {
         Some(path) => report::write(&plan, so_far, path),
