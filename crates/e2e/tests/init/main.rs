@@ -7,6 +7,7 @@ mod contained;
 mod invalid;
 mod native;
 mod open;
+mod others;
 mod packets;
 mod replace;
 mod roundtrip;
