@@ -35,7 +35,7 @@ const fn way(name: &'static str, flags: &'static str, port: u16) -> Way {
 }
 
 /// Connections that come in.
-const INBOUND: [Way; 7] = [
+const INBOUND: [Way; 10] = [
     Way {
         name: "no rules",
         flags: None,
@@ -57,6 +57,21 @@ const INBOUND: [Way; 7] = [
     way(
         "TPROXY, iptables-legacy",
         "-b * -m TPROXY --backend iptables-legacy",
+        15006,
+    ),
+    way(
+        "TPROXY without conntrack, nft",
+        "-b * -m TPROXY --inbound-tproxy-conntrack off --backend nft",
+        15006,
+    ),
+    way(
+        "TPROXY without conntrack, iptables-nft",
+        "-b * -m TPROXY --inbound-tproxy-conntrack off --backend iptables-nft",
+        15006,
+    ),
+    way(
+        "TPROXY without conntrack, iptables-legacy",
+        "-b * -m TPROXY --inbound-tproxy-conntrack off --backend iptables-legacy",
         15006,
     ),
 ];
