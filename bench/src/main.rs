@@ -14,6 +14,7 @@ mod rows;
 mod run;
 mod stats;
 mod targets;
+mod tproxy;
 mod usage;
 
 use std::io::Write as _;
@@ -64,6 +65,10 @@ struct Args {
     /// mode. Takes about two minutes with five rounds; of the other options `--rounds`, `--write` and `--urgent` count.
     #[arg(long)]
     capture: bool,
+    /// Only inbound TPROXY, of both kinds: 2,000 new connections a second for `--seconds`, and what became of
+    /// them.
+    #[arg(long)]
+    tproxy: bool,
     /// Name the rows and contenders and stop.
     #[arg(long)]
     list: bool,
@@ -99,6 +104,10 @@ fn main() -> Result<()> {
             Some(path) => capture::write(&report, path),
             None => Ok(writeln!(std::io::stdout(), "{report}")?),
         };
+    }
+    if args.tproxy {
+        let report = tproxy::run(plan.sample)?;
+        return Ok(writeln!(std::io::stdout(), "{report}")?);
     }
     let results = run::run(&plan, |so_far| match &args.write {
         Some(path) => report::write(&plan, so_far, path),

@@ -210,7 +210,22 @@ fn check(case: &Case, socket: &Socket, ruleset: &Ruleset, world: &World, what: &
         verdict.fate,
         verdict.decided_by().map(ToString::to_string),
     );
+    if !verdict.is_tracked {
+        check_tracking(socket, case, world, &what)?;
+    }
     Ok(verdict.fate)
+}
+
+/// What the rules keep from conntrack, it knows nothing of.
+fn check_tracking(socket: &Socket, case: &Case, world: &World, what: &str) -> Result<()> {
+    let from = socket.local_addr()?.as_socket().context("an address")?;
+    let entry = world.tracked(from, case.to)?;
+    ensure!(
+        entry.is_none(),
+        "{what}: evaluate says that {from} -> {} is not tracked, but it is: {entry:?}",
+        case.to
+    );
+    Ok(())
 }
 
 /// How often a packet that fares otherwise than is said is sent again, from another port.

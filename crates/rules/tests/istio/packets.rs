@@ -89,6 +89,17 @@ pub(crate) fn packets() -> Vec<Packet> {
                 });
             }
             if own.contains(&destination) {
+                // The proxy in a client's name.
+                let client = match destination {
+                    IpAddr::V4(_) => "10.77.0.2".parse().unwrap(),
+                    IpAddr::V6(_) => "fd00:77::2".parse().unwrap(),
+                };
+                let marked = Origin::Socket {
+                    uid: 0,
+                    gid: 1337,
+                    mark: 1337,
+                };
+                packets.push(packet(marked, client, "lo"));
                 let remote = match destination {
                     IpAddr::V4(_) => "10.77.0.2".parse().unwrap(),
                     IpAddr::V6(_) => "fd00:77::2".parse().unwrap(),

@@ -1,8 +1,11 @@
 //! Settings of the flags, and the rule set that istio-iptables documents for each.
 
+use std::net::IpAddr;
+
 use ipnet::IpNet;
+use model::ports;
 use proptest::prelude::*;
-use rules::{Family, Flags};
+use rules::{Family, Flags, Origin, Packet, State};
 
 /// One setting of the flags, with one user and one group: more of them are a set for Weir and not for the model.
 #[derive(Clone, Debug)]
@@ -21,6 +24,8 @@ pub(crate) struct Setting {
     groups: Vec<u32>,
     exclude_groups: Vec<u32>,
     drop_invalid: bool,
+    /// Whether inbound is captured by TPROXY.
+    tproxy: bool,
 }
 
 fn joined<T: ToString>(list: &[T]) -> String {
@@ -43,8 +48,111 @@ impl Setting {
             owner_groups: Some(joined(&self.groups)),
             owner_groups_exclude: Some(joined(&self.exclude_groups)),
             drop_invalid: Some(self.drop_invalid.to_string()),
+            mode: self.tproxy.then(|| "TPROXY".to_owned()),
             ..Flags::default()
         }
+    }
+
+    /// What the two do otherwise on purpose with TPROXY (docs/istio-iptables.md).
+    pub(crate) fn differs(&self, packet: &Packet) -> bool {
+        if !self.tproxy {
+            return false;
+        }
+        let port = packet.destination_port;
+        let by_proxy = match packet.origin {
+            Origin::Socket { uid, gid, mark } => mark == 0 && (uid == self.uid || gid == self.gid),
+            Origin::Remote => false,
+        };
+        // What the proxy sends in a client's name, which istio-iptables redirects where it knows it by its user.
+        let in_clients_name = match packet.origin {
+            Origin::Socket { uid, gid, mark } => {
+                mark != 0 && (uid == self.uid || (gid == self.gid && self.lists_loopback()))
+            }
+            Origin::Remote => false,
+        };
+        let is_asked = match self.inbound.as_str() {
+            "*" => !self.inbound_exclude.contains(&port),
+            list => list.split(',').any(|listed| listed == port.to_string()),
+        };
+        let is_alike = is_asked && !self.exclude_ports.contains(&port) && port != TUNNEL;
+        match packet.origin {
+            // By flags, not by what conntrack takes for a connection.
+            Origin::Remote => packet.state == State::Invalid || port == TUNNEL,
+            // Nobody calls from there but where it is not TPROXY.
+            Origin::Socket { .. } => {
+                in_clients_name
+                    || is_passthrough(packet.source)
+                    || (by_proxy && packet.device == "lo" && !is_alike)
+            }
+        }
+    }
+
+    fn lists_loopback(&self) -> bool {
+        self.cidrs
+            .split(',')
+            .any(|net| net.starts_with("127.") || net.starts_with("::1"))
+    }
+
+    /// The mangle table in the documented order.
+    fn mangle(&self, loopback: &str, passthrough: &str) -> String {
+        let mut rules = vec![];
+        let mut rule = |text: String| rules.push(text);
+        for device in &self.excluded_devices {
+            rule(format!("PREROUTING -i {device} -j RETURN"));
+            rule(format!("OUTPUT -o {device} -j RETURN"));
+        }
+        if self.drop_invalid {
+            rule("PREROUTING -m conntrack --ctstate INVALID -j DROP".to_owned());
+        }
+        rule("DIVERT -j MARK --set-xmark 0x539/0xffffffff".to_owned());
+        rule("DIVERT -j ACCEPT".to_owned());
+        rule(format!(
+            "TO_PROXY ! -d {loopback} -p tcp -j TPROXY --on-port 15006 --tproxy-mark 0x539/0xffffffff"
+        ));
+        rule("IN -p tcp -m mark --mark 0x539 -j RETURN".to_owned());
+        rule(format!("IN -s {passthrough} -i lo -p tcp -j RETURN"));
+        rule("IN -i lo -p tcp -m mark ! --mark 0x53a -j RETURN".to_owned());
+        let capture = |port: &str| {
+            [
+                format!("IN -p tcp {port}-m conntrack --ctstate RELATED,ESTABLISHED -j DIVERT"),
+                format!("IN -p tcp {port}-j TO_PROXY"),
+            ]
+        };
+        if self.inbound == "*" {
+            rule("PREROUTING -p tcp -j IN".to_owned());
+            for port in &self.inbound_exclude {
+                rule(format!("IN -p tcp --dport {port} -j RETURN"));
+            }
+            capture("").into_iter().for_each(&mut rule);
+        } else if !self.inbound.is_empty() {
+            rule("PREROUTING -p tcp -j IN".to_owned());
+            for port in self.inbound.split(',') {
+                capture(&format!("--dport {port} "))
+                    .into_iter()
+                    .for_each(&mut rule);
+            }
+        }
+        const MASKS: &str = "--nfmask 0xffffffff --ctmask 0xffffffff";
+        rule(format!(
+            "PREROUTING -p tcp -m mark --mark 0x539 -j CONNMARK --save-mark {MASKS}"
+        ));
+        rule("OUTPUT -o lo -p tcp -m mark --mark 0x539 -j RETURN".to_owned());
+        for (option, id) in [("--uid-owner", self.uid), ("--gid-owner", self.gid)] {
+            rule(format!(
+                "OUTPUT ! -d {loopback} -o lo -p tcp -m owner {option} {id} -j MARK --set-xmark 0x53a/0xffffffff"
+            ));
+        }
+        rule(format!(
+            "OUTPUT -p tcp -m connmark --mark 0x539 -j CONNMARK --restore-mark {MASKS}"
+        ));
+        let chains = [
+            "PREROUTING ACCEPT",
+            "OUTPUT ACCEPT",
+            "IN -",
+            "DIVERT -",
+            "TO_PROXY -",
+        ];
+        table("mangle", &chains, &rules)
     }
 
     fn list(text: &str, family: Family) -> impl Iterator<Item = &str> {
@@ -90,7 +198,9 @@ impl Setting {
             rule(format!("PREROUTING -i {device} -j RETURN"));
             rule(format!("OUTPUT -o {device} -j RETURN"));
         }
-        if self.inbound == "*" {
+        if self.tproxy {
+            // In the other table.
+        } else if self.inbound == "*" {
             rule("PREROUTING -p tcp -j IN".to_owned());
             for port in &self.inbound_exclude {
                 rule(format!("IN -p tcp --dport {port} -j RETURN"));
@@ -111,11 +221,7 @@ impl Setting {
             rule(format!(
                 "OUT ! -d {loopback} -o lo -p tcp -m tcp ! --dport 15008 -m owner {option} {id} -j TO_IN"
             ));
-            if !self
-                .cidrs
-                .split(',')
-                .any(|net| net.starts_with("127.") || net.starts_with("::1"))
-            {
+            if !self.lists_loopback() {
                 rule(format!("OUT -o lo -m owner ! {option} {id} -j RETURN"));
             }
             rule(format!("OUT -m owner {option} {id} -j RETURN"));
@@ -154,25 +260,37 @@ impl Setting {
             "TO_IN -",
             "TO_OUT -",
         ];
-        let mut text = String::new();
-        if self.drop_invalid {
-            text.push_str(
-                "*mangle\n:PREROUTING ACCEPT [0:0]\n-A PREROUTING -m conntrack --ctstate INVALID -j DROP\nCOMMIT\n",
-            );
-        }
-        text.push_str("*nat\n");
-        for chain in chains {
-            text.push_str(&format!(":{chain} [0:0]\n"));
-        }
-        for rule in rules {
-            // As a dump has it, the protocol's extension is named.
-            let rule = rule.replace("-p tcp --dport", "-p tcp -m tcp --dport");
-            text.push_str(&format!("-A {rule}\n"));
-        }
-        text + "COMMIT\n"
+        let mangle = match (self.tproxy, self.drop_invalid) {
+            (true, _) => self.mangle(loopback, passthrough),
+            (false, true) => table(
+                "mangle",
+                &["PREROUTING ACCEPT"],
+                &["PREROUTING -m conntrack --ctstate INVALID -j DROP".to_owned()],
+            ),
+            (false, false) => String::new(),
+        };
+        mangle + &table("nat", &chains, &rules)
     }
 }
 
+fn table(name: &str, chains: &[&str], rules: &[String]) -> String {
+    let mut text = format!("*{name}\n");
+    for chain in chains {
+        text.push_str(&format!(":{chain} [0:0]\n"));
+    }
+    for rule in rules {
+        // As a dump has it, the protocol's extension is named.
+        let rule = rule.replace("-p tcp --dport", "-p tcp -m tcp --dport");
+        text.push_str(&format!("-A {rule}\n"));
+    }
+    text + "COMMIT\n"
+}
+
+fn is_passthrough(source: IpAddr) -> bool {
+    source == IpAddr::from(ports::PASSTHROUGH_V4) || source == IpAddr::from(ports::PASSTHROUGH_V6)
+}
+
+const TUNNEL: u16 = 15008;
 pub(crate) const PORTS: [u16; 6] = [22, 80, 8080, 15001, 15008, 15020];
 const NETS: [&str; 9] = [
     "10.0.0.0/8",
@@ -233,6 +351,18 @@ pub(crate) fn setting() -> impl Strategy<Value = Setting> {
                 groups,
                 exclude_groups,
                 drop_invalid,
+                tproxy: false,
             },
         )
+}
+
+/// By either means.
+pub(crate) fn setting_of_any_mode() -> impl Strategy<Value = Setting> {
+    let by_tproxy = setting().prop_map(|setting| Setting {
+        tproxy: true,
+        // With TPROXY they are captured as without it, which istio-iptables does not do.
+        virtual_machines: vec![],
+        ..setting
+    });
+    prop_oneof![setting(), by_tproxy]
 }

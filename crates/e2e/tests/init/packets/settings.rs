@@ -22,7 +22,7 @@ pub(crate) struct Setting {
 }
 
 /// Each says something that the others do not.
-const WRITTEN: [&str; 44] = [
+const WRITTEN: [&str; 49] = [
     "--sidecar",
     "-i *",
     "-b *",
@@ -68,6 +68,12 @@ const WRITTEN: [&str; 44] = [
     "--sidecar -m TPROXY -t 7 --proxy-class-id CLASS",
     "--sidecar -m TPROXY -t 7 --proxy-cgroup CGROUP -o 22",
     "-b * -d 22,80 --sources 10.77.0.2,fd00:79::/64 --drop-invalid true -m TPROXY -t 7",
+    // Without conntrack.
+    "--sidecar -m TPROXY -t 7 --conntrack off",
+    "-b 80,8080 -i 10.96.0.0/12 -m TPROXY -t 7 --conntrack off",
+    "--sidecar -k eth1 -d 80 -m TPROXY -t 7 --conntrack off",
+    "--sidecar -c eth1 -o 22 --proxy-cgroup CGROUP -m TPROXY -t 7 --conntrack off",
+    "-b * -d 22,80 --sources 10.77.0.2,fd00:79::/64 --drop-invalid true -m TPROXY -t 7 -r 77 --conntrack off",
 ];
 /// So many more are made up, the same ones in each run.
 const MADE_UP: usize = 36;
@@ -121,6 +127,7 @@ pub(crate) fn setting(name: String, every: usize) -> Setting {
             "-m" => &mut flags.mode,
             "-t" => &mut flags.tproxy_mark,
             "-r" => &mut flags.tproxy_table,
+            "--conntrack" => &mut flags.tproxy_conntrack,
             "--sources" => &mut flags.exclude_sources,
             "--drop-invalid" => &mut flags.drop_invalid,
             _ => panic!("{flag} is no flag of this table"),

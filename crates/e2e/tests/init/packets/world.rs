@@ -1,5 +1,6 @@
 //! Two pods on two wires, with listeners that tell where a connection has arrived, and sockets of anybody.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::thread;
@@ -180,6 +181,24 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// The entry that conntrack has in the first pod for what goes from there to there.
+    pub(crate) fn tracked(&self, from: SocketAddr, to: SocketAddr) -> Result<Option<String>> {
+        let listed = self
+            .pod
+            .within(|| fs::read_to_string("/proc/thread-self/net/nf_conntrack"))??;
+        let is_it = |line: &&str| {
+            let field = |name: &str| line.split(' ').find_map(|field| field.strip_prefix(name));
+            let end = |address: &str, port: &str| -> Option<SocketAddr> {
+                Some(SocketAddr::new(
+                    field(address)?.parse().ok()?,
+                    field(port)?.parse().ok()?,
+                ))
+            };
+            (end("src=", "sport="), end("dst=", "dport=")) == (Some(from), Some(to))
+        };
+        Ok(listed.lines().find(is_it).map(str::to_owned))
     }
 
     /// Whether a byte goes there and comes back.
