@@ -58,17 +58,17 @@ fn by_virtual_machines(intent: &Intent) -> Option<Clause> {
 /// For each packet that arrives, where conntrack is to see nothing of what is captured.
 pub(in crate::plan) fn tracking_arriving(intent: &Intent) -> Vec<Clause> {
     let tcp = Condition::Protocol(IpProtocol::Tcp);
-    let mut clauses = vec![
-        // What the proxy and its application say to each other has been left alone as it was sent.
-        leave(Condition::CameBy(vec!["lo".to_owned()]), MADE_IN_POD),
-        Clause {
-            when: vec![tcp, Condition::Continues, Condition::Transparent],
-            then: Action::Untrack,
-            purpose: "client to the proxy",
-        },
-        continues(),
-    ];
+    // What the proxy and its application say to each other has been left alone as it was sent.
+    let mut clauses = vec![leave(Condition::CameBy(vec!["lo".to_owned()]), MADE_IN_POD)];
+    // Before transparent sockets: to nftables the proxy's listener is one, and what a virtual machine sends to its
+    // port is redirected elsewhere.
     clauses.extend(by_virtual_machines(intent));
+    clauses.push(Clause {
+        when: vec![tcp, Condition::Continues, Condition::Transparent],
+        then: Action::Untrack,
+        purpose: "client to the proxy",
+    });
+    clauses.push(continues());
     clauses.extend(entering(intent, Action::Untrack));
     clauses
 }
