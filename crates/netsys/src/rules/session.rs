@@ -213,9 +213,9 @@ impl Session {
         let mut take = || -> Result<bool, Error> {
             // Routes, switches and sets before the rules that need them, and away after them.
             let mut changed = policy::add(policy_routes)? | switches::set(&ours)? | ipset::put(&sets)?;
-            for step in &steps {
-                taken += 1;
-                step.take()?;
+            for steps in steps.chunk_by(Step::may_be_beside) {
+                taken += steps.len();
+                take_side_by_side(steps)?;
                 changed = true;
             }
             changed |= change_address(self.passthrough, *passthrough_v6)?;
@@ -289,6 +289,18 @@ impl Session {
     }
 }
 
+/// The first that fails is told, once all have ended.
+fn take_side_by_side(steps: &[Step<'_>]) -> Result<(), Error> {
+    let [step] = steps else {
+        return thread::scope(|scope| {
+            let steps: Vec<_> = steps.iter().map(|step| scope.spawn(|| step.take())).collect();
+            let ended: Vec<_> = steps.into_iter().map(finish).collect();
+            ended.into_iter().collect()
+        });
+    };
+    step.take()
+}
+
 fn finish<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
@@ -329,6 +341,12 @@ impl Step<'_> {
             Self::Iptables { wanted, .. } => wanted.tables.is_empty(),
             Self::Native { wanted, .. } => wanted.is_empty(),
         }
+    }
+
+    /// The two families of iptables-nft. The programs of iptables-legacy wait for each other's lock, some for a second.
+    fn may_be_beside(&self, other: &Self) -> bool {
+        let is_nft = |step: &Self| matches!(step, Self::Iptables { programs, .. } if programs.backend == Backend::IptablesNft);
+        is_nft(self) && is_nft(other) && self.only_removes() == other.only_removes()
     }
 
     fn take(&self) -> Result<(), Error> {
