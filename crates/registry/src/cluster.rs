@@ -1,6 +1,7 @@
 //! A cluster: the endpoints behind one port of one service, and the choice among them.
 
 mod balance;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -10,6 +11,7 @@ use std::sync::Arc;
 use model::settings::{EJECT_TIME_MAX, Policy};
 use model::{ClusterName, Condition, Direction, KnownBy, ObjectName, Protocol, SessionAffinity};
 
+pub use self::standing::Standing;
 use crate::state::{ClusterState, EndpointState};
 
 /// One endpoint of one cluster.

@@ -21,7 +21,7 @@ pub mod table;
 #[cfg(test)]
 mod testing;
 
-pub use cluster::{Cluster, Pick, Route, Target};
+pub use cluster::{Cluster, Pick, Route, Standing, Target};
 pub use cow::CowMap;
 pub use decide::{Decision, Deny, Why};
 pub use dump::Dump;

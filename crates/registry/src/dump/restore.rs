@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use model::settings::Overrides;
 use model::{Direction, Endpoint, ObjectName, Service, ServicePort, SessionAffinity, TargetPort, Update};
@@ -36,6 +37,30 @@ impl Dump {
             });
         }
         table.snapshot()
+    }
+
+    /// The same with the endpoints ejected that were, so that choices are made among the same ones. `now` is
+    /// milliseconds on a clock of the caller's, as for [`crate::Cluster::standing`], at the time of the dump.
+    #[must_use]
+    pub fn snapshot_at(&self, now: u64) -> Arc<Snapshot> {
+        let snapshot = self.snapshot();
+        for cluster in snapshot.clusters() {
+            let Some(dumped) = self.clusters.iter().find(|dumped| dumped.name == cluster.name) else {
+                continue;
+            };
+            for target in &cluster.targets {
+                let mut known = dumped.endpoints.iter();
+                let rest = known
+                    .find(|known| known.address == target.address)
+                    .and_then(|known| known.ejected_for_ms)
+                    .map(Duration::from_millis);
+                // An endpoint of two clusters has one life.
+                if let (Some(rest), false) = (rest, target.state.is_ejected(now)) {
+                    target.state.eject(now, rest, rest);
+                }
+            }
+        }
+        snapshot
     }
 }
 
@@ -73,6 +98,9 @@ fn endpoints(cluster: &ClusterDump) -> impl Iterator<Item = Endpoint> {
     };
     cluster.endpoints.iter().map(one)
 }
+
+#[cfg(test)]
+mod property;
 
 #[cfg(test)]
 mod tests {
