@@ -4,6 +4,7 @@
 mod choice;
 mod ipset;
 mod lock;
+mod look;
 mod native;
 mod nf_tables;
 mod policy;
@@ -20,6 +21,7 @@ use rules::{Plan, Ruleset};
 
 pub use self::choice::Choice;
 pub use self::lock::Lock;
+pub use self::look::{Seen, look};
 pub use self::program::{Backend, Programs};
 pub use self::session::{Done, Own, Session};
 

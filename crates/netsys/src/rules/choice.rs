@@ -168,7 +168,7 @@ impl Held {
 }
 
 /// Whether the kernel has any table that iptables-nft would show.
-fn has_tables(tables: &[Object], family: Family) -> bool {
+pub(super) fn has_tables(tables: &[Object], family: Family) -> bool {
     tables.iter().any(|table| {
         let named = |name: &str| name_of(table) == Some(zero_ended(name).as_slice());
         table.protocol == protocol(family) && TableName::ALL.iter().any(|(name, _)| named(name))

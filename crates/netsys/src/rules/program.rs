@@ -91,15 +91,7 @@ impl Programs {
     /// Whether it can be told without the program that there is no table. To ask legacy iptables would load
     /// its kernel modules where nothing else has, for everybody on the machine.
     pub(super) fn holds_nothing(&self) -> bool {
-        let tables = match self.family {
-            Family::V4 => "/proc/thread-self/net/ip_tables_names",
-            Family::V6 => "/proc/thread-self/net/ip6_tables_names",
-        };
-        self.backend == Backend::IptablesLegacy
-            && match std::fs::read(tables) {
-                Ok(names) => names.is_empty(),
-                Err(error) => error.kind() == io::ErrorKind::NotFound,
-            }
+        self.backend == Backend::IptablesLegacy && legacy_holds_nothing(self.family)
     }
 
     /// The text of `iptables-save`.
@@ -108,6 +100,14 @@ impl Programs {
     /// Where the program cannot be run or refuses.
     pub fn save(&self) -> Result<String, Error> {
         self.start(&self.save, &[], "")?.finish()
+    }
+
+    /// The same with what each rule has counted.
+    ///
+    /// # Errors
+    /// As [`Programs::save`].
+    pub(super) fn save_with_counters(&self) -> Result<String, Error> {
+        self.start(&self.save, &["-c"], "")?.finish()
     }
 
     /// Hands text to `iptables-restore --noflush`: all of a table's lines, or none.
@@ -152,6 +152,18 @@ impl Programs {
             _ => private_lock_file(),
         };
         start(program, arguments, input, lock)
+    }
+}
+
+/// Whether the kernel has no table of legacy iptables.
+pub(super) fn legacy_holds_nothing(family: Family) -> bool {
+    let tables = match family {
+        Family::V4 => "/proc/thread-self/net/ip_tables_names",
+        Family::V6 => "/proc/thread-self/net/ip6_tables_names",
+    };
+    match std::fs::read(tables) {
+        Ok(names) => names.is_empty(),
+        Err(error) => error.kind() == io::ErrorKind::NotFound,
     }
 }
 

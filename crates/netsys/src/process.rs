@@ -1,0 +1,106 @@
+//! Processes: whose they are, in which network namespace, with which words they were started.
+
+use std::path::Path;
+use std::{fs, io};
+
+use rules::cgroup::Membership;
+
+/// What the packet filter sees of a process's sockets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Ids {
+    /// The user id that a socket of it has.
+    pub uid: u32,
+    /// The group id that a socket of it has.
+    pub gid: u32,
+}
+
+/// The ids that sockets of a process get now: those for files.
+///
+/// # Errors
+/// Where there is no such process.
+pub fn ids(pid: u32) -> io::Result<Ids> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
+    // Real, effective, saved, and that for files.
+    let last = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        line.split_whitespace().nth(3)?.parse().ok()
+    };
+    let ids = last("Uid:").zip(last("Gid:"));
+    ids.map(|(uid, gid)| Ids { uid, gid })
+        .ok_or_else(|| io::Error::other("/proc does not tell its ids"))
+}
+
+/// Every process that can be seen, in no order.
+///
+/// # Errors
+/// Where `/proc` is not mounted.
+pub fn all() -> io::Result<Vec<u32>> {
+    let entries = fs::read_dir("/proc")?;
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    Ok(names.filter_map(|name| name.parse().ok()).collect())
+}
+
+/// The words that it was started with; none where it has gone or is a thread of the kernel.
+#[must_use]
+pub fn words(pid: u32) -> Vec<String> {
+    strings(&format!("/proc/{pid}/cmdline"))
+}
+
+/// A variable that it was started with, where that may be read.
+#[must_use]
+pub fn variable(pid: u32, name: &str) -> Option<String> {
+    let all = strings(&format!("/proc/{pid}/environ"));
+    all.iter()
+        .find_map(|variable| variable.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
+}
+
+/// The cgroups of a process, as far as `/proc` tells them: of version 1 whether it has a class at all.
+#[must_use]
+pub fn cgroups(pid: u32) -> Membership {
+    let text = fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap_or_default();
+    // `0::/path`, `5:net_cls,net_prio:/path`.
+    let has_class = text.lines().any(|line| {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let classes = fields
+            .next()
+            .is_some_and(|names| names.split(',').any(|name| name == "net_cls"));
+        classes && fields.next() != Some("/")
+    });
+    let path = text.lines().find_map(|line| line.strip_prefix("0::"));
+    Membership {
+        class_id: (!has_class && !text.is_empty()).then_some(0),
+        path: path.map(str::to_owned),
+    }
+}
+
+/// The number of its network namespace: equal for two processes of one.
+#[must_use]
+pub fn netns_of(pid: u32) -> Option<u64> {
+    use std::os::unix::fs::MetadataExt;
+    let path = format!("/proc/{pid}/ns/net");
+    fs::metadata(Path::new(&path)).ok().map(|metadata| metadata.ino())
+}
+
+fn strings(path: &str) -> Vec<String> {
+    let bytes = fs::read(path).unwrap_or_default();
+    let parts = bytes.split(|byte| *byte == 0).filter(|part| !part.is_empty());
+    parts
+        .map(|part| String::from_utf8_lossy(part).into_owned())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_one_is_told_of() {
+        let me = std::process::id();
+        assert_eq!(ids(me).unwrap().uid, rustix::process::geteuid().as_raw());
+        assert!(all().unwrap().contains(&me));
+        assert!(words(me)[0].contains("netsys"));
+        assert!(variable(me, "PATH").is_some());
+        assert!(netns_of(me).is_some());
+        assert_ne!(cgroups(me), Membership::default());
+    }
+}
