@@ -3,5 +3,6 @@
 
 #![forbid(unsafe_code)]
 
+pub mod explain;
 pub mod journey;
 pub mod tables;

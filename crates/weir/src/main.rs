@@ -36,6 +36,7 @@ enum Command {
     Demo(cmd::demo::Args),
     Init(Box<cmd::init::Args>),
     Pc(cmd::pc::Args),
+    Explain(Box<cmd::explain::Args>),
     Completions(cmd::completions::Args),
 }
 
@@ -77,6 +78,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Demo(args) => cmd::demo::run(&args),
         Command::Init(args) => cmd::init::run(&args),
         Command::Pc(args) => cmd::pc::run(args),
+        Command::Explain(args) => cmd::explain::run(&args),
         Command::Completions(args) => cmd::completions::run(&args),
     }
 }

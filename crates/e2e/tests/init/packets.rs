@@ -183,6 +183,24 @@ fn of_family(rulesets: &[Ruleset], to: SocketAddr) -> Result<&Ruleset> {
         .context("both families")
 }
 
+/// What `weir explain` sees there, and that it says the same of every packet.
+fn explained(pod: &Pod, cases: &[&Case], held: &[Ruleset], world: &World, what: &str) -> Result<()> {
+    let installed = pod.within(netsys::rules::look)??.installed;
+    for case in cases {
+        let source = source(case, world)?;
+        let packet = packet(case, source, State::New);
+        let said = said(of_family(held, case.to)?, case, source, State::New, world).fate;
+        let seen = installed.evaluate_from(&packet, &world.membership(case.group));
+        ensure!(
+            seen.fate == said,
+            "{what}: {packet:?}: explained as {:?} by {:?}, but it is {said:?}",
+            seen.fate,
+            seen.decided_by().map(ToString::to_string)
+        );
+    }
+    Ok(())
+}
+
 /// Sends it and holds what happens against what is said.
 fn check(case: &Case, socket: &Socket, ruleset: &Ruleset, world: &World, what: &str) -> Result<Fate> {
     let source = source(case, world)?;
@@ -300,6 +318,7 @@ fn the_kernel_does_with_every_packet_what_evaluate_says() -> Result<()> {
                 .skip(number % setting.every)
                 .step_by(setting.every)
                 .collect();
+            explained(&world.pod, &mine, &held, &world, &what)?;
             redirected += send(&mine, &held, &world, &what)?;
             asked += mine.len();
             open_ones_go_on(&cases, &held, &world, &what)?;

@@ -1,7 +1,7 @@
 //! `weir pc`: what a running proxy, or a saved dump, would do with traffic.
 
-mod fetch;
-mod find;
+pub(crate) mod fetch;
+pub(crate) mod find;
 mod show;
 
 use std::io::Read;
@@ -176,7 +176,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
 }
 
 /// Prints, and ends quietly where nobody reads any more (`weir pc clusters | head`).
-fn print(text: &str) -> Result<ExitCode> {
+pub(crate) fn print(text: &str) -> Result<ExitCode> {
     match io::Write::write_all(&mut io::stdout(), text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(error).or_named(ErrorName::Output, "cannot print")

@@ -16,13 +16,13 @@ const TIME: Duration = Duration::from_secs(5);
 
 /// Where the admin of a proxy answers.
 #[derive(Debug)]
-pub(super) enum Admin {
+pub(crate) enum Admin {
     Address(SocketAddr),
     Socket(PathBuf),
 }
 
 /// The body of a path.
-pub(super) fn get(admin: &Admin, path: &str) -> Result<String> {
+pub(crate) fn get(admin: &Admin, path: &str) -> Result<String> {
     let answer = match admin {
         Admin::Address(address) => {
             let stream = TcpStream::connect_timeout(address, TIME)

@@ -12,10 +12,11 @@ use super::fetch::{self, Admin};
 use crate::errors::{OrNamed, fail, named};
 use crate::socket;
 
-const PATH: &str = "/config_dump";
+/// Where a dump is.
+pub(crate) const PATH: &str = "/config_dump";
 
 /// The dump of the proxy that is named, or of the only one there is.
-pub(super) fn dump(named: Option<&str>) -> Result<String> {
+pub(crate) fn dump(named: Option<&str>) -> Result<String> {
     match named {
         Some(named) => {
             let admin = admin_of(named)?;

@@ -1,0 +1,526 @@
+//! The table: how it is broken, what a client feels, what `weir explain` must say.
+
+use anyhow::Result;
+use e2e::{RunAs, servers};
+
+use super::world::World;
+
+#[derive(Clone, Copy)]
+pub(crate) struct SetUp {
+    pub(crate) name: &'static str,
+    /// The words of `weir init`, first of all.
+    pub(crate) init: &'static str,
+    /// What is broken then.
+    pub(crate) make: fn(&mut World) -> Result<()>,
+    /// The words of curl, and how it ends.
+    pub(crate) felt: Option<(&'static str, &'static str)>,
+    /// The words of `weir explain`.
+    pub(crate) explain: &'static str,
+    /// Its exit status, the side that it blames, and what must be named.
+    pub(crate) explained: (i32, &'static str, &'static [&'static str]),
+    /// The heading of its transcript in the documentation, where it has one.
+    pub(crate) transcript: Option<&'static str>,
+}
+
+const NOTHING: fn(&mut World) -> Result<()> = |_| Ok(());
+const SIDECAR: &str = "--sidecar";
+const BY_IPTABLES: &str = "--sidecar --backend iptables-nft";
+/// Of the service `web`: curl goes to its address as if DNS had said it.
+const WEB: &str = "http://10.96.0.1/";
+const TO_WEB: &str = "--to web.mesh:80 --family 4";
+
+const fn set_up(
+    name: &'static str,
+    init: &'static str,
+    make: fn(&mut World) -> Result<()>,
+    felt: Option<(&'static str, &'static str)>,
+    explain: &'static str,
+    explained: (i32, &'static str, &'static [&'static str]),
+) -> SetUp {
+    SetUp {
+        name,
+        init,
+        make,
+        felt,
+        explain,
+        explained,
+        transcript: None,
+    }
+}
+
+const fn shown(title: &'static str, set_up: SetUp) -> SetUp {
+    SetUp {
+        transcript: Some(title),
+        ..set_up
+    }
+}
+
+pub(crate) const ALL: &[SetUp] = &[
+    set_up(
+        "nothing is broken",
+        SIDECAR,
+        NOTHING,
+        Some((WEB, "200")),
+        TO_WEB,
+        (
+            0,
+            "",
+            &[
+                "everything else",
+                "each in turn",
+                "outbound|80||web.mesh",
+                "port name `http`",
+            ],
+        ),
+    ),
+    set_up(
+        "rules in legacy iptables alone, where nft shows none",
+        "--sidecar --backend iptables-legacy",
+        NOTHING,
+        Some((WEB, "200")),
+        TO_WEB,
+        (0, "", &["iptables-legacy"]),
+    ),
+    shown(
+        "A foreign DROP",
+        set_up(
+            "a foreign DROP",
+            SIDECAR,
+            |world| world.run("iptables-nft -A OUTPUT -m owner --uid-owner 1000 -j DROP"),
+            Some((WEB, "curl 28")),
+            TO_WEB,
+            (
+                1,
+                "rules",
+                &[
+                    "-m owner --uid-owner 1000 -j DROP",
+                    "`iptables-nft -t filter -D OUTPUT 1`",
+                ],
+            ),
+        ),
+    ),
+    set_up(
+        "a foreign REJECT on the proxy's way to the endpoints",
+        SIDECAR,
+        |world| world.run("iptables-nft -A OUTPUT -d 10.77.0.0/16 -p tcp --dport 8080 -j REJECT"),
+        Some((WEB, "503")),
+        TO_WEB,
+        (1, "rules", &["what the proxy sends to 10.77.0.", "-j REJECT"]),
+    ),
+    set_up(
+        "a foreign ACCEPT in front",
+        BY_IPTABLES,
+        |world| world.run("iptables-nft -t nat -I OUTPUT -p tcp --dport 80 -j ACCEPT"),
+        Some((WEB, "curl 7|curl 28")),
+        TO_WEB,
+        (
+            1,
+            "rules",
+            &["in front of those that capture", "nat OUTPUT 1", "-D OUTPUT 1"],
+        ),
+    ),
+    set_up(
+        "a foreign RETURN in front, in legacy iptables",
+        "--sidecar --backend iptables-legacy",
+        |world| world.run("iptables-legacy -t nat -I OUTPUT -d 10.96.0.0/16 -j RETURN"),
+        Some((WEB, "curl 7|curl 28")),
+        TO_WEB,
+        (
+            1,
+            "rules",
+            &["in front of those that capture", "iptables-legacy nat OUTPUT 1"],
+        ),
+    ),
+    set_up(
+        "a foreign ACCEPT in front in another back-end, which changes nothing",
+        SIDECAR,
+        |world| world.run("iptables-legacy -t nat -I OUTPUT -p tcp --dport 80 -j ACCEPT"),
+        Some((WEB, "200")),
+        TO_WEB,
+        (0, "", &["inet weir nat-output"]),
+    ),
+    set_up(
+        "a foreign table that drops what it does not know",
+        SIDECAR,
+        |world| {
+            world.nft(
+                "table inet firewall { chain out { type filter hook output priority 10; policy drop; \
+                 udp dport 53 accept; }; }",
+            )
+        },
+        Some((WEB, "curl 28")),
+        TO_WEB,
+        (1, "rules", &["nft inet firewall out drops"]),
+    ),
+    set_up(
+        "a foreign REDIRECT to nobody",
+        BY_IPTABLES,
+        |world| world.run("iptables-nft -t nat -I OUTPUT -p tcp --dport 80 -j REDIRECT --to-ports 9999"),
+        Some((WEB, "curl 7|curl 28")),
+        TO_WEB,
+        (1, "rules", &["port 9999, where nobody listens", "not Weir's"]),
+    ),
+    set_up(
+        "a match that nobody can know beforehand",
+        BY_IPTABLES,
+        |world| {
+            world.run(
+                "iptables-nft -t nat -I OUTPUT -p tcp -m statistic --mode random --probability 0.5 -j ACCEPT",
+            )
+        },
+        None,
+        TO_WEB,
+        (3, "rules", &["statistic", "is not known here", "--trace"]),
+    ),
+    set_up(
+        "two tables at one priority that decide differently",
+        SIDECAR,
+        |world| {
+            world.nft(
+                "table ip other { chain out { type nat hook output priority -100; \
+                 meta skuid 1000 tcp dport 80 redirect to :9999; }; }",
+            )
+        },
+        None,
+        TO_WEB,
+        (3, "rules", &["asked at the same priority"]),
+    ),
+    shown(
+        "An excluded network",
+        set_up(
+            "an excluded network",
+            "--sidecar -x 10.96.0.0/16",
+            NOTHING,
+            Some((WEB, "curl 7|curl 28")),
+            TO_WEB,
+            (1, "rules", &["in an excluded network", "-x"]),
+        ),
+    ),
+    set_up(
+        "an excluded port",
+        "--sidecar -o 80",
+        NOTHING,
+        Some((WEB, "curl 7|curl 28")),
+        TO_WEB,
+        (1, "rules", &["port 80 is excluded", "-o"]),
+    ),
+    set_up(
+        "a network that is not among the included ones",
+        "-i 10.77.0.0/16 -b *",
+        NOTHING,
+        Some((WEB, "curl 7|curl 28")),
+        TO_WEB,
+        (
+            1,
+            "rules",
+            &["is not among what the rules capture", "but it goes to 10.96.0.1"],
+        ),
+    ),
+    shown(
+        "The application runs as the proxy's user",
+        set_up(
+            "the application runs as the proxy's user",
+            SIDECAR,
+            NOTHING,
+            Some(("proxy http://10.96.0.1/", "curl 7|curl 28")),
+            "--to web.mesh:80 --family 4 --uid 1337",
+            (
+                1,
+                "client",
+                &["uid 1337, by which the rules recognise the proxy", "another uid"],
+            ),
+        ),
+    ),
+    set_up(
+        "the application has the proxy's group",
+        SIDECAR,
+        NOTHING,
+        None,
+        "--to web.mesh:80 --family 4 --uid 1000 --gid 1337",
+        (1, "client", &["gid 1337, by which the rules recognise the proxy"]),
+    ),
+    set_up(
+        "the application's sockets have the proxy's mark",
+        "--sidecar --proxy-mark 7",
+        NOTHING,
+        None,
+        "--to web.mesh:80 --family 4 --mark 0x7",
+        (1, "client", &["mark 0x7, by which the rules recognise the proxy"]),
+    ),
+    set_up(
+        "the proxy runs as another user than the rules know",
+        "--sidecar -u 1400 -g 1400",
+        NOTHING,
+        None,
+        TO_WEB,
+        (1, "proxy", &["the proxy runs as uid 1337", "captured again"]),
+    ),
+    shown(
+        "A mistyped port name",
+        set_up(
+            "a mistyped port name",
+            SIDECAR,
+            NOTHING,
+            Some(("http://10.96.0.5/", "200")),
+            "--to odd.mesh:80 --family 4",
+            (
+                0,
+                "",
+                &[
+                    "the port name `htpp` declares no protocol",
+                    "whichever side speaks first",
+                ],
+            ),
+        ),
+    ),
+    set_up(
+        "the port has another name in the EndpointSlice",
+        SIDECAR,
+        NOTHING,
+        Some(("http://10.96.0.6/", "503")),
+        "--to misnamed.mesh:80 --family 4",
+        (
+            1,
+            "registry",
+            &[
+                "the port 80 (http) of misnamed.mesh",
+                "while port 9090 (metrics) has",
+            ],
+        ),
+    ),
+    shown(
+        "No endpoints",
+        set_up(
+            "no endpoints",
+            SIDECAR,
+            NOTHING,
+            Some(("http://10.96.0.3/", "503")),
+            "--to empty.mesh:80 --family 4",
+            (1, "registry", &["has no endpoint for port 80", "selector"]),
+        ),
+    ),
+    shown(
+        "Endpoints that are not ready",
+        set_up(
+            "endpoints that are not ready",
+            SIDECAR,
+            NOTHING,
+            Some(("http://10.96.0.2/", "503")),
+            "--to unready.mesh:80 --family 4",
+            (
+                1,
+                "endpoint",
+                &["none of the 2 endpoints", "not ready", "readiness probes"],
+            ),
+        ),
+    ),
+    set_up(
+        "every endpoint is ejected",
+        SIDECAR,
+        |world| {
+            for _ in 0..3 {
+                world.curl("http://10.96.0.4/")?;
+            }
+            Ok(())
+        },
+        Some(("http://10.96.0.4/", "503")),
+        "--to dead.mesh:80 --family 4",
+        (1, "endpoint", &["ejected for", "failed 3 times in a row"]),
+    ),
+    set_up(
+        "a service without an address",
+        SIDECAR,
+        NOTHING,
+        None,
+        "--to nowhere.mesh:80",
+        (1, "rules", &["has no ClusterIP", "which its own DNS tells"]),
+    ),
+    set_up(
+        "a mistyped host",
+        SIDECAR,
+        NOTHING,
+        None,
+        "--to wbe.mesh:80",
+        (
+            1,
+            "registry",
+            &["no service of the registry has the name wbe.mesh", "web.mesh"],
+        ),
+    ),
+    set_up(
+        "a port that the service does not have",
+        SIDECAR,
+        NOTHING,
+        Some(("http://10.96.0.1:81/", "curl 7|curl 52|curl 56")),
+        "--to web.mesh:81 --family 4",
+        (
+            1,
+            "client",
+            &["web.mesh.svc.cluster.local has no port 81: it has 80"],
+        ),
+    ),
+    set_up(
+        "the proxy's own port",
+        SIDECAR,
+        NOTHING,
+        Some(("http://10.77.0.3:15001/", "curl 7|curl 52|curl 56")),
+        "--to 10.77.0.3:15001",
+        (1, "client", &["10.77.0.3:15001 is the proxy's own port"]),
+    ),
+    shown(
+        "IPv6 is not captured",
+        set_up(
+            "IPv6 is not captured",
+            "--sidecar --families ipv4",
+            NOTHING,
+            Some(("http://[fd00:96::1]/", "curl 7|curl 28")),
+            "--to web.mesh:80 --family 6",
+            (
+                1,
+                "rules",
+                &["no rule captures IPv6 here, while IPv4 is captured"],
+            ),
+        ),
+    ),
+    set_up(
+        "no rule at all",
+        "",
+        NOTHING,
+        Some((WEB, "curl 7|curl 28")),
+        TO_WEB,
+        (1, "rules", &["no rule of this namespace captures anything"]),
+    ),
+    shown(
+        "DNS goes past the proxy",
+        set_up(
+            "DNS goes past the proxy",
+            SIDECAR,
+            NOTHING,
+            None,
+            "--to 10.96.0.53:53 --proto udp",
+            (
+                1,
+                "rules",
+                &["the proxy serves DNS at 127.0.0.1:15053, and no rule leads queries there"],
+            ),
+        ),
+    ),
+    set_up(
+        "an excluded port, inbound, where nobody listens",
+        "--sidecar -d 9091",
+        NOTHING,
+        None,
+        "--in --to 10.77.0.3:9091",
+        (
+            1,
+            "endpoint",
+            &["no process of this namespace listens at 10.77.0.3:9091"],
+        ),
+    ),
+    set_up(
+        "a foreign DROP of what comes in",
+        SIDECAR,
+        |world| world.run("iptables-nft -A INPUT -p tcp --dport 15006 -j DROP"),
+        None,
+        "--in --to 10.77.0.3:8080",
+        (1, "rules", &["INPUT 1", "--dport 15006 -j DROP"]),
+    ),
+    set_up(
+        "the policy route of TPROXY is lost",
+        "--sidecar -m TPROXY",
+        |world| {
+            world.run("ip rule del fwmark 1337")?;
+            world.run("ip -6 rule del fwmark 1337")
+        },
+        None,
+        "--in --to 10.77.0.3:8080",
+        (1, "rules", &["the policy route of TPROXY is gone"]),
+    ),
+    set_up(
+        "the application does not listen, and calls itself by its own address",
+        SIDECAR,
+        NOTHING,
+        None,
+        "--to 10.77.0.3:8080 --uid 1337",
+        (
+            1,
+            "endpoint",
+            &["no process of this namespace listens at 10.77.0.3:8080"],
+        ),
+    ),
+    set_up(
+        "the proxy calls its own workload",
+        SIDECAR,
+        |world| {
+            let inside = "location / { return 200 self; }";
+            let nginx = servers::nginx(&world.client, world.mesh.dir(), 8080, inside)?;
+            world.helpers.push(nginx);
+            Ok(())
+        },
+        Some(("proxy http://10.77.0.3:8080/", "200")),
+        "--to 10.77.0.3:8080 --uid 1337",
+        (
+            0,
+            "",
+            &[
+                "proxy calls its own workload: inbound",
+                "the application at 10.77.0.3:8080",
+            ],
+        ),
+    ),
+    set_up(
+        "no route",
+        SIDECAR,
+        |world| {
+            world.helpers.clear();
+            world.run("ip -6 route del default")
+        },
+        Some(("http://[fd00:96::1]/", "curl 7|curl 28")),
+        "--to web.mesh:80 --family 6",
+        (1, "client", &["there is no route to fd00:96::1"]),
+    ),
+    set_up(
+        "a destination that no service owns, and registry-only",
+        SIDECAR,
+        |world| {
+            let text = "apiVersion: weir.dev/v1alpha1\nkind: MeshConfig\nmetadata:\n  name: mesh\nspec:\n  outboundPolicy: registry-only\n";
+            world.mesh.manifests.write("config.yaml", text)
+        },
+        None,
+        "--to 192.0.2.7:80",
+        (
+            1,
+            "registry",
+            &["no service owns 192.0.2.7:80, and outboundPolicy is registry-only"],
+        ),
+    ),
+    shown(
+        "The proxy is dead",
+        set_up(
+            "the proxy is dead",
+            SIDECAR,
+            |world| {
+                world.kill_proxy();
+                Ok(())
+            },
+            Some((WEB, "curl 7|curl 28")),
+            "--to web.mesh:80",
+            (1, "proxy", &["the proxy does not listen at 127.0.0.1:15001"]),
+        ),
+    ),
+    set_up(
+        "somebody else on the proxy's port tells nothing",
+        SIDECAR,
+        |world| {
+            let listen = "TCP-LISTEN:15001,reuseaddr,fork";
+            let socat = world
+                .client
+                .start(RunAs::Application, "socat", [listen, "PIPE"])?;
+            world.helpers.push(socat);
+            world.client.wait_listening(15001)
+        },
+        None,
+        "--to 10.96.0.1:80",
+        (0, "", &["what the proxy then does is not known"]),
+    ),
+];

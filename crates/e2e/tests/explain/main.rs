@@ -1,0 +1,124 @@
+//! `weir explain` names the cause of set-ups that are broken on purpose: each is made in a pod with its proxy, felt
+//! by a real client, and explained by the real program. `UPDATE_DOCS=1` writes the transcripts of docs/explain.md.
+
+mod broken;
+mod files;
+mod transcripts;
+mod world;
+
+use anyhow::{Result, ensure};
+
+use self::broken::{ALL, SetUp};
+use self::world::{Said, World};
+
+#[test]
+fn each_broken_set_up_is_felt_and_explained() -> Result<()> {
+    let mut world = World::create()?;
+    let mut transcripts = transcripts::Transcripts::default();
+    ensure!(ALL.len() >= 30, "{} set-ups", ALL.len());
+    let mut wrong = vec![];
+    for set_up in ALL {
+        if let Err(error) = check(&mut world, set_up, &mut transcripts) {
+            wrong.push(format!("{}: {error:#}", set_up.name));
+        }
+    }
+    ensure!(
+        wrong.is_empty(),
+        "{} of {}:\n\n{}",
+        wrong.len(),
+        ALL.len(),
+        wrong.join("\n\n")
+    );
+    transcripts.finish()
+}
+
+fn check(world: &mut World, set_up: &SetUp, transcripts: &mut transcripts::Transcripts) -> Result<()> {
+    world.reset(set_up.init)?;
+    (set_up.make)(world)?;
+    if let Some((curl, felt)) = set_up.felt {
+        let found = world.curl(curl)?;
+        ensure!(
+            felt.split('|').any(|felt| felt == found),
+            "curl {curl} ends with {found}, not {felt}"
+        );
+    }
+    let (status, side, named) = set_up.explained;
+    let said = world.until_said(set_up.explain, |said| said.status == status)?;
+    ensure!(
+        said.status == status && said.side() == side,
+        "weir explain {} ends with {} and blames {:?}: {}",
+        set_up.explain,
+        said.status,
+        said.side(),
+        said.text
+    );
+    for words in named {
+        ensure!(said.text.contains(words), "`{words}` is not in {}", said.text);
+    }
+    if let Some(title) = set_up.transcript {
+        transcripts.take(world, title, set_up)?;
+    }
+    Ok(())
+}
+
+/// What is printed for people is short; -v has every rule; YAML is the same as JSON.
+#[test]
+fn every_form_of_the_output() -> Result<()> {
+    let world = World::create()?;
+    world.reset("--sidecar")?;
+    let text = |more: &str| -> Result<Said> { world.explain_as(&format!("--to web.mesh:80 {more}")) };
+    let short = text("")?;
+    ensure!(
+        short.status == 0 && short.text.starts_with("WORKS  web.mesh:80 at "),
+        "{}",
+        short.text
+    );
+    ensure!(short.text.lines().count() <= 18, "{}", short.text);
+    let all = text("-v --family 4")?;
+    ensure!(all.text.contains("Rules asked, in order"), "{}", all.text);
+    ensure!(all.text.contains("but the uid is 1000"), "{}", all.text);
+    let yaml = text("-o yaml")?;
+    ensure!(yaml.text.contains("outcome: works"), "{}", yaml.text);
+    for (wrong, says) in [
+        ("--to web.mesh", "the port is missing"),
+        (
+            "--to web.mesh:80 --from pod/mesh/nobody",
+            "not found on this machine",
+        ),
+        ("--to web.mesh:80 --from pod:x", "write pod/NAMESPACE/NAME"),
+        ("--to web.mesh:80 --rules /dev/null", "no table is in it"),
+        ("--to web.mesh:80 --manifests /nowhere", "/nowhere"),
+    ] {
+        let said = world.explain_raw(wrong)?;
+        ensure!(
+            said.status == 2 && said.text.contains(says),
+            "{wrong}: {} {}",
+            said.status,
+            said.text
+        );
+    }
+    Ok(())
+}
+
+/// The pod is found by its proxy, and by its address once that is gone.
+#[test]
+fn a_pod_is_found_by_its_proxy_and_by_its_address() -> Result<()> {
+    // All processes of the machine are looked at, those of other tests among them.
+    let name = format!("client-{}", std::process::id());
+    let mut world = World::with_client(&name)?;
+    world.reset("--sidecar")?;
+    let words = format!("--from pod/mesh/{name} --to web.mesh:80");
+    let by_proxy = world.explain_raw(&words)?;
+    ensure!(by_proxy.status == 0, "{}", by_proxy.text);
+    world.kill_proxy();
+    // Somebody must be in the namespace: it has no name.
+    let _sleep = world.client.start(e2e::RunAs::Application, "sleep", ["1000"])?;
+    let manifests = world.mesh.manifests.path().display().to_string();
+    let by_address = world.explain_raw(&format!("{words} --manifests {manifests}"))?;
+    ensure!(
+        by_address.status == 1 && by_address.text.contains("the proxy does not listen"),
+        "{}",
+        by_address.text
+    );
+    Ok(())
+}
