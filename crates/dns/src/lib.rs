@@ -10,6 +10,7 @@ mod message;
 mod report;
 mod resolvers;
 mod serve;
+mod token;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -30,9 +31,11 @@ pub struct Config {
     pub resolv_conf: PathBuf,
     /// Seconds that answers of ours may be kept; where none is given, what the mesh's settings say.
     pub ttl: Option<u32>,
-    /// `SO_MARK` of the sockets by which resolvers are asked, by which the rules know the proxy's own traffic;
+    /// `SO_MARK` of the sockets by which resolvers are asked and signs of life given, by which the rules know the proxy's own traffic;
     /// needs `CAP_NET_ADMIN`.
     pub mark: Option<u32>,
+    /// Whether it gives the signs of life that capture rules wait for.
+    pub gives_signs: bool,
     /// Where it reports.
     pub reports: Reports,
 }

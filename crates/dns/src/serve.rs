@@ -9,24 +9,28 @@ use std::time::Duration;
 use std::{io, net};
 
 use model::ErrorName;
+use model::liveness::HELD_FOR;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
-use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::spawn_local;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::Config;
 use crate::answer::{Answerer, AtOnce};
 use crate::forward::{By, read_framed, write_framed};
+use crate::token::{self, Received};
 
 /// Queries under way at most; beyond it UDP queries are dropped, which clients repeat.
-const QUERIES_MAX: usize = 1000;
+const QUERIES_MAX: u32 = 1000;
 /// TCP clients at once; more wait in the backlog.
 const STREAMS_MAX: usize = 200;
 /// Queries of one TCP client that are under way at once.
 const PIPELINED_MAX: usize = 32;
 /// Descriptors that a server uses at most: a socket a client, and one a query that is forwarded.
-pub const DESCRIPTORS_MAX: usize = QUERIES_MAX + STREAMS_MAX;
+pub const DESCRIPTORS_MAX: usize = QUERIES_MAX as usize + STREAMS_MAX;
+/// How long a client waits for an answer, as far as is known.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a TCP client may be silent, or not read.
 const STREAM_IDLE: Duration = Duration::from_secs(20);
 
@@ -71,8 +75,21 @@ fn lacks_family(error: &io::Error) -> bool {
 /// The running server; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Handle {
+    hand_over: watch::Sender<bool>,
+    queries: Arc<Semaphore>,
+    // In this order: the thread's end is waited for.
     _stop: oneshot::Sender<()>,
     _thread: runtime::thread::Handle<()>,
+}
+
+impl Handle {
+    /// Gives no more signs of life, and resolves when look-ups go direct and the last that came here is answered.
+    pub async fn hand_over(&self) {
+        self.hand_over.send_replace(true);
+        sleep(HELD_FOR).await;
+        // Whoever has not got an answer by now has given up.
+        let _ = timeout(PATIENCE, self.queries.acquire_many(QUERIES_MAX)).await;
+    }
 }
 
 struct Server {
@@ -87,14 +104,23 @@ struct Server {
 /// Where the thread does not start.
 pub fn start(sockets: Sockets, config: Config) -> Result<Handle, runtime::thread::Error> {
     let (stop, stopped) = oneshot::channel();
+    let (hand_over, handed_over) = watch::channel(false);
+    let queries = Arc::new(Semaphore::new(QUERIES_MAX as usize));
+    let slots = Arc::clone(&queries);
     let thread = runtime::thread::spawn("dns", move || async move {
+        let (gives_signs, mark) = (config.gives_signs, config.mark);
         let server = Rc::new(Server {
             answerer: Answerer::new(config),
-            queries: Arc::new(Semaphore::new(QUERIES_MAX)),
+            queries: slots,
             streams: Arc::new(Semaphore::new(STREAMS_MAX)),
         });
         for socket in sockets.datagrams {
-            spawn_local(datagrams(socket, Rc::clone(&server)));
+            let received = Rc::new(Received::default());
+            if gives_signs && let Ok(to) = socket.local_addr() {
+                let give = token::give(to, mark, Rc::clone(&received), handed_over.clone());
+                spawn_local(give);
+            }
+            spawn_local(datagrams(socket, Rc::clone(&server), received));
         }
         for listener in sockets.listeners {
             spawn_local(streams(listener, Rc::clone(&server)));
@@ -103,12 +129,14 @@ pub fn start(sockets: Sockets, config: Config) -> Result<Handle, runtime::thread
         let _ = stopped.await;
     })?;
     Ok(Handle {
+        hand_over,
+        queries,
         _stop: stop,
         _thread: thread,
     })
 }
 
-async fn datagrams(socket: net::UdpSocket, server: Rc<Server>) {
+async fn datagrams(socket: net::UdpSocket, server: Rc<Server>, received: Rc<Received>) {
     let socket = match socket
         .set_nonblocking(true)
         .and_then(|()| UdpSocket::from_std(socket))
@@ -121,6 +149,7 @@ async fn datagrams(socket: net::UdpSocket, server: Rc<Server>) {
     let mut buffer = vec![0; 64 * 1024];
     loop {
         match socket.recv_from(&mut buffer).await {
+            Ok((_, client)) if received.is_token(client) => {}
             Ok((length, client)) => {
                 let query = &buffer[..length];
                 let asks = match server.answerer.at_once(query, By::Datagram) {
@@ -180,7 +209,7 @@ async fn streams(listener: net::TcpListener, server: Rc<Server>) {
             }
             Err(error) => {
                 tracing::debug!(%error, "accepting a DNS client");
-                tokio::time::sleep(Duration::from_millis(50)).await;
+                sleep(Duration::from_millis(50)).await;
             }
         }
     }

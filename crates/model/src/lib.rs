@@ -10,6 +10,7 @@ pub mod duration;
 pub mod endpoint;
 pub mod error_name;
 pub mod event;
+pub mod liveness;
 pub mod names;
 pub mod ports;
 pub mod problem;

@@ -118,13 +118,14 @@ fn advice(said: &str) -> &'static str {
          or give the init container these capabilities"
     } else if said.contains("does not exist") || said.contains("No chain/target/match") {
         "\nThe kernel lacks a module for it: load nf_nat, xt_REDIRECT, xt_owner, xt_comment, and for TPROXY \
-         xt_TPROXY, xt_connmark, xt_mark, xt_socket, xt_CT, for cgroups xt_cgroup, for --services xt_set (modprobe), \
+         xt_TPROXY, xt_connmark, xt_mark, xt_socket, xt_CT, for cgroups xt_cgroup, for --services xt_set, \
+         for DNS xt_CT and xt_recent (without xt_recent, --dns-fail-closed does) (modprobe), \
          or try another back-end with --backend"
     } else if said.contains("Cannot open session to kernel") || said.contains("Kernel error received") {
         "\nThe kernel lacks something of ipset: load ip_set and ip_set_hash_ipport (modprobe), or use --backend nft"
     } else if said.contains("Could not process rule") {
         "\nThe kernel lacks something of nf_tables for it: load nft_chain_nat, nft_redir, nft_reject_inet, and for TPROXY nft_tproxy, nft_socket and nft_ct, \
-         for cgroups nft_socket (Linux 5.13) (modprobe), or try another back-end with --backend"
+         for cgroups nft_socket (Linux 5.13), for DNS nft_ct and CONFIG_NF_CONNTRACK_ZONES (modprobe), or try another back-end with --backend"
     } else {
         ""
     }

@@ -22,7 +22,7 @@ const fn field(path: &'static str, flag: &'static str, kept: fn(&mut Flags) -> &
     Field { path, flag, kept }
 }
 
-const FIELDS: [Field; 26] = [
+const FIELDS: [Field; 29] = [
     field("families", "--families", |to| &mut to.families),
     field("dropInvalid", "--drop-invalid", |to| &mut to.drop_invalid),
     field("proxy.uids", "-u (--proxy-uid)", |to| &mut to.proxy_uid),
@@ -88,6 +88,13 @@ const FIELDS: [Field; 26] = [
     }),
     field("inbound.excludeSources", "--inbound-exclude-sources", |to| {
         &mut to.exclude_sources
+    }),
+    field("dns.capture", "--redirect-dns", |to| &mut to.redirect_dns),
+    field("dns.allServers", "--capture-all-dns", |to| {
+        &mut to.capture_all_dns
+    }),
+    field("dns.failClosed", "--dns-fail-closed", |to| {
+        &mut to.dns_fail_closed
     }),
     field("devices.exclude", "-c (--istio-exclude-interfaces)", |to| {
         &mut to.exclude_interfaces

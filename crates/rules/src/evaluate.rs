@@ -39,6 +39,8 @@ pub struct Packet {
     pub connection_mark: u32,
     /// Whether a transparent socket of the namespace has its connection: one that TPROXY brought.
     pub transparent: bool,
+    /// Whether the DNS proxy has given a sign of life lately.
+    pub dns_answers: bool,
 }
 
 /// What conntrack makes of a packet.
@@ -101,6 +103,10 @@ pub struct Verdict {
     pub connection_mark: u32,
     /// Whether conntrack knows of it then.
     pub is_tracked: bool,
+    /// The zone in which conntrack knows it; 0 where no rule says.
+    pub zone: u16,
+    /// Whether it is remembered as a sign of life of the DNS proxy.
+    pub is_remembered: bool,
     /// Every rule that fitted, in order; the jump to a chain comes before what is in it.
     pub path: Vec<Step>,
     /// Which of the path decided; none where the packet passed every chain to its end.
@@ -284,6 +290,8 @@ pub(crate) fn follow(
         mark: walk.view.mark,
         connection_mark: walk.view.connection_mark,
         is_tracked: walk.view.state != State::Untracked,
+        zone: walk.view.zone,
+        is_remembered: walk.view.is_remembered,
         path: walk.path,
         decided: walk.decided,
         asked: walk.asked,
@@ -330,6 +338,9 @@ struct View {
     owner: Option<(u32, u32)>,
     mark: u32,
     connection_mark: u32,
+    zone: u16,
+    is_remembered: bool,
+    dns_answers: bool,
     state: State,
     opens: bool,
     transparent: bool,
@@ -353,6 +364,9 @@ impl View {
             owner,
             mark,
             connection_mark: packet.connection_mark,
+            zone: 0,
+            is_remembered: false,
+            dns_answers: packet.dns_answers,
             state: packet.state,
             opens: packet.protocol == IpProtocol::Tcp && packet.state == State::New,
             transparent: packet.transparent,
@@ -533,6 +547,18 @@ impl Walk<'_> {
                 self.view.state = State::Untracked;
                 None
             }
+            Target::Zone(zone) => {
+                // Only the first one counts.
+                if self.view.zone == 0 {
+                    self.view.zone = *zone;
+                }
+                None
+            }
+            Target::Remember(_) => {
+                self.view.is_remembered = true;
+                self.view.dns_answers = true;
+                None
+            }
             Target::Jump(name) | Target::Goto(name) => {
                 let Some(chain) = hooked.chains.iter().position(|chain| chain.name == *name) else {
                     return Some(self.decide(End::Final(Fate::Unknown)));
@@ -663,6 +689,8 @@ impl Walk<'_> {
             Test::Cgroup(path) => view.owner.and(self.cgroups.is_below(path))?,
             Test::ConnectionMark(mark) => mark.matches(view.connection_mark),
             Test::State(states) => is_in(view.state, states)?,
+            Test::Zone(zone) => *zone == view.zone,
+            Test::Alive(_) => view.dns_answers,
             Test::Comment(_) => true,
             Test::Other(_) => return None,
         })

@@ -1,6 +1,8 @@
 //! The flags of `weir init`, as text, to an [`Intent`]: names, defaults and meanings of istio-iptables.
 //! Every mistake is reported at once, each with the flag that it is in.
 
+mod dns;
+
 use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
@@ -8,8 +10,8 @@ use model::ports;
 
 use crate::cgroup::{self, BadClassId, BadPath, Cgroup};
 use crate::intent::{
-    BadMark, Devices, Dns, Families, Inbound, InboundMode, Intent, LOOPBACK_V4, Outbound, Place, Proxy,
-    Selection, Signs, SocketMark, Tproxy, Tracking, Uncarried,
+    BadMark, Devices, Families, Inbound, InboundMode, Intent, LOOPBACK_V4, Outbound, Place, Proxy, Selection,
+    Signs, SocketMark, Tproxy, Tracking, Uncarried,
 };
 use crate::plan::{Family, Mistake, TRACKING_FLAG};
 
@@ -68,6 +70,16 @@ pub struct Flags {
     pub groups: Vec<(String, u32)>,
     /// `--drop-invalid`.
     pub drop_invalid: Option<String>,
+    /// `--redirect-dns`.
+    pub redirect_dns: Option<String>,
+    /// `--capture-all-dns`.
+    pub capture_all_dns: Option<String>,
+    /// `--dns-fail-closed`.
+    pub dns_fail_closed: Option<String>,
+    /// The DNS servers of this machine.
+    pub dns_servers: Vec<IpAddr>,
+    /// The file that names them.
+    pub resolv_conf: String,
     /// `--inbound-exclude-sources`.
     pub exclude_sources: Option<String>,
     /// `--families`.
@@ -96,7 +108,7 @@ impl Flags {
             proxy: Proxy::Inside(self.signs(&mut read)),
             outbound: self.outbound(&mut read),
             inbound: self.inbound(&mut read),
-            dns: Dns::Off,
+            dns: self.dns(&mut read),
             uncarried: Uncarried::Pass,
             place: if self.host { Place::Host } else { Place::Container },
             devices: Devices {

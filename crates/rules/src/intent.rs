@@ -20,8 +20,8 @@ pub struct Intent {
     pub outbound: Outbound,
     /// What is captured of connections that come into it.
     pub inbound: Inbound,
-    /// Whether DNS is captured.
-    pub dns: Dns,
+    /// DNS, where it is captured. See [`Intent::captured_dns`].
+    pub dns: Option<Dns>,
     /// What happens to traffic that a TCP proxy cannot carry.
     pub uncarried: Uncarried,
     /// Whether the namespace may be a machine's.
@@ -267,16 +267,29 @@ impl Tproxy {
     };
 }
 
-/// DNS capture.
+/// DNS capture: queries to port 53, by UDP and by TCP.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Dns {
+    /// Which servers' queries.
+    pub servers: Selection<IpAddr>,
+    /// Where they go.
+    pub to_port: u16,
+    /// What becomes of them while no DNS proxy answers there.
+    pub without_proxy: WithoutProxy,
+}
+
+impl Dns {
+    /// Where DNS servers listen.
+    pub const PORT: u16 = 53;
+}
+
+/// What becomes of captured queries while no DNS proxy answers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Dns {
-    /// None.
-    Off,
-    /// Every query to port 53, UDP and TCP, whatever the server.
-    All {
-        /// Where it goes.
-        to_port: u16,
-    },
+pub enum WithoutProxy {
+    /// They go to the server that they were made for: the rules hold while the proxy gives signs of life.
+    Direct,
+    /// They fail.
+    Fail,
 }
 
 /// Traffic that is neither TCP nor captured DNS.
@@ -314,7 +327,11 @@ impl Intent {
                 ..Outbound::none()
             },
             inbound: Inbound::none(),
-            dns: Dns::All { to_port: ports::DNS },
+            dns: Some(Dns {
+                servers: Selection::All,
+                to_port: ports::DNS,
+                without_proxy: WithoutProxy::Fail,
+            }),
             uncarried: Uncarried::Reject,
             place: Place::Container,
             devices: Devices::default(),
@@ -326,7 +343,14 @@ impl Intent {
     /// Whether anything at all would be captured.
     #[must_use]
     pub fn captures_nothing(&self) -> bool {
-        self.outbound.is_none() && self.inbound.ports.is_none() && self.dns == Dns::Off
+        self.outbound.is_none() && self.inbound.ports.is_none() && self.captured_dns().is_none()
+    }
+
+    /// DNS, unless its port is among those that are left alone.
+    #[must_use]
+    pub fn captured_dns(&self) -> Option<&Dns> {
+        let dns = self.dns.as_ref()?;
+        (!self.outbound.exclude_ports.contains(&Dns::PORT)).then_some(dns)
     }
 }
 

@@ -6,7 +6,8 @@ use ipnet::IpNet;
 use crate::intent::SocketMark;
 use crate::plan::Family;
 use crate::ruleset::{
-    Chain, ChainKind, IpProtocol, Match, Policy, PortRange, Rule, Ruleset, Table, TableName, Target, Test,
+    Chain, ChainKind, IpProtocol, Match, Memory, Policy, PortRange, Rule, Ruleset, Table, TableName, Target,
+    Test,
 };
 
 /// The text is not a dump.
@@ -161,6 +162,13 @@ fn rule(mut words: &[Word<'_>], is_chain: impl Fn(&str) -> bool) -> Rule {
                     .iter()
                     .position(|word| matches!(word.raw, "-m" | "-j" | "-g"));
                 let options = &rest[..end.unwrap_or(rest.len())];
+                if module.raw == "recent"
+                    && end.is_none()
+                    && let Some(memory) = Memory::recent(&joined(options), Memory::told)
+                {
+                    let target = Target::Remember(memory);
+                    return Rule { matches, target };
+                }
                 match module_tests(&module.text, options) {
                     Some(tests) => matches.extend(tests),
                     None => matches.push(other(false, &words[..2 + options.len()])),
@@ -219,6 +227,9 @@ fn extension(name: &str, arguments: &[Word<'_>]) -> Target {
         ("MARK", ["--set-xmark", mark]) if whole_mark(mark).is_some() => {
             Target::Mark(whole_mark(mark).unwrap_or_default())
         }
+        ("CT", ["--zone", zone]) if zone.parse::<u16>().is_ok() => {
+            Target::Zone(zone.parse().unwrap_or_default())
+        }
         _ if arguments.is_empty() => Target::Other(name.to_owned()),
         _ => Target::Other(format!("{name} {}", joined(arguments))),
     }
@@ -267,6 +278,14 @@ fn plain_test(option: &str, value: &str) -> Option<Test> {
 
 /// The tests of one extension, where every option of it is known.
 fn module_tests(module: &str, options: &[Word<'_>]) -> Option<Vec<Match>> {
+    if module == "recent" {
+        let (negated, options) = match options {
+            [not, rest @ ..] if not.raw == "!" => (true, rest),
+            _ => (false, options),
+        };
+        let test = Test::Alive(Memory::recent(&joined(options), Memory::asked)?);
+        return Some(vec![Match { negated, test }]);
+    }
     let mut tests = vec![];
     let mut options = options;
     while !options.is_empty() {

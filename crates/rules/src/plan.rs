@@ -9,7 +9,7 @@ mod prune;
 mod untracked;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 use model::ErrorName;
@@ -41,6 +41,15 @@ impl Family {
     #[must_use]
     pub fn of(ip: IpAddr) -> Self {
         if ip.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
+    /// Where REDIRECT leads what is made here.
+    #[must_use]
+    pub fn loopback(self) -> IpAddr {
+        match self {
+            Self::V4 => Ipv4Addr::LOCALHOST.into(),
+            Self::V6 => Ipv6Addr::LOCALHOST.into(),
+        }
     }
 }
 
@@ -207,8 +216,14 @@ pub enum Condition {
     ToPort(Vec<u16>),
     /// Goes to one of these addresses, at its TCP port.
     ToService(Vec<SocketAddr>),
-    /// Goes to another port.
-    NotToPort(u16),
+    /// Goes to none of these TCP ports.
+    NotToPorts(Vec<u16>),
+    /// Comes from this TCP or UDP port.
+    FromPort(u16),
+    /// The DNS proxy has given a sign of life lately.
+    DnsAnswers,
+    /// Its connection is of this zone of conntrack, which it was given while the DNS proxy answered.
+    InZone(u16),
     /// The socket has one of these signs.
     SocketHas(Vec<Sign>),
     /// The socket is of none of these groups.
@@ -264,6 +279,10 @@ pub enum Action {
     RestoreMark,
     /// Goes where it was going, and conntrack leaves it alone.
     Untrack,
+    /// Goes where it was going, and conntrack knows it in this zone only.
+    Zone(u16),
+    /// Goes where it was going, and is remembered as a sign of life of the DNS proxy.
+    Remember,
 }
 
 /// Something that cannot be done as asked.
@@ -309,12 +328,10 @@ pub fn plan(intent: &Intent, facts: &Facts) -> Result<Plan, Vec<Mistake>> {
             "nothing says how to recognise the proxy, so its own traffic would be captured; give one",
         ));
     }
-    if matches!(intent.proxy, Proxy::Inside(_))
-        && (intent.dns, intent.uncarried) != (Dns::Off, Uncarried::Pass)
-    {
+    if matches!(intent.proxy, Proxy::Inside(_)) && intent.uncarried != Uncarried::Pass {
         mistakes.push(Mistake::new(
-            "DNS, uncarried",
-            "DNS is captured, and what cannot be carried rejected, only where the proxy is outside the namespace",
+            "uncarried",
+            "what cannot be carried is rejected only where the proxy is outside the namespace",
         ));
     }
     mistakes.extend(tproxy_mistakes(intent));
@@ -431,10 +448,11 @@ fn decide(intent: &Intent, facts: &Facts, families: Vec<Family>, kind: Option<Tp
     };
     plan.outbound = match &intent.proxy {
         Proxy::Inside(_) => clauses::from_inside(&signs, intent),
-        Proxy::Outside { own, mark } => {
-            clauses::from_outside(own, *mark, &intent.outbound, &intent.inbound, intent.dns)
-        }
+        Proxy::Outside { own, mark } => clauses::from_outside(own, *mark, intent),
     };
+    if let (Proxy::Inside(_), Some(dns)) = (&intent.proxy, intent.captured_dns()) {
+        plan.tracking_sending = clauses::dns::tracking_sending(&signs, intent, dns);
+    }
     plan.inbound = clauses::inbound(intent);
     if intent.drop_invalid {
         plan.arriving.push(clauses::invalid());
@@ -447,7 +465,8 @@ fn decide(intent: &Intent, facts: &Facts, families: Vec<Family>, kind: Option<Tp
         plan.sending = clauses::tproxy::sending(&signs, intent, tproxy, kind.is_tracked);
         if let (false, Ok(ours)) = (kind.is_tracked, &facts.tproxy.untracked) {
             plan.tracking_arriving = clauses::tproxy::tracking_arriving(intent);
-            plan.tracking_sending = clauses::tproxy::tracking_sending(tproxy, ours);
+            plan.tracking_sending
+                .extend(clauses::tproxy::tracking_sending(tproxy, ours));
         }
         let families = plan.families.iter();
         let in_use = families.filter(|family| **family == Family::V4 || facts.ipv6 != Stack::Off);
@@ -491,6 +510,12 @@ fn notes(intent: &Intent, facts: &Facts) -> Vec<String> {
             tproxy.mark.value
         )
     }));
+    if intent.dns.is_some() && intent.captured_dns().is_none() {
+        notes.push(format!(
+            "DNS is not captured, although that is asked for: outbound port {} is excluded",
+            Dns::PORT
+        ));
+    }
     let Inbound {
         ports,
         exclude_ports,

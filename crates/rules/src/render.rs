@@ -148,7 +148,7 @@ fn opening_only(clauses: &[Clause]) -> (bool, &[Clause]) {
         [first, rest @ ..]
             if first.then == Action::Leave
                 && first.when == [tcp, Condition::Continues]
-                && tcp_only(clauses) =>
+                && only_protocol(clauses) == Some(IpProtocol::Tcp) =>
         {
             (true, rest)
         }
@@ -156,12 +156,10 @@ fn opening_only(clauses: &[Clause]) -> (bool, &[Clause]) {
     }
 }
 
-/// Only TCP is sent through a chain that decides about nothing else.
+/// Only TCP, or only UDP, is sent through a chain that decides about nothing else.
 fn jump(chain: &str, clauses: &[Clause], opening_only: bool, about: &str) -> Rule {
     let mut matches = vec![];
-    if tcp_only(clauses) {
-        matches.push(yes(Test::Protocol(IpProtocol::Tcp)));
-    }
+    matches.extend(only_protocol(clauses).map(|protocol| yes(Test::Protocol(protocol))));
     if opening_only {
         matches.push(yes(Test::Opens));
     }
@@ -172,11 +170,12 @@ fn jump(chain: &str, clauses: &[Clause], opening_only: bool, about: &str) -> Rul
     }
 }
 
-fn tcp_only(clauses: &[Clause]) -> bool {
-    clauses
-        .iter()
-        .filter(|clause| clause.then != Action::Leave)
-        .all(|clause| clause.when.contains(&Condition::Protocol(IpProtocol::Tcp)))
+fn only_protocol(clauses: &[Clause]) -> Option<IpProtocol> {
+    let is_all = |protocol: &IpProtocol| {
+        let mut acting = clauses.iter().filter(|clause| clause.then != Action::Leave);
+        acting.all(|clause| clause.when.contains(&Condition::Protocol(*protocol)))
+    };
+    [IpProtocol::Tcp, IpProtocol::Udp].into_iter().find(is_all)
 }
 
 fn rules(dialect: Dialect, clause: &Clause, family: Family) -> Vec<Rule> {
@@ -201,6 +200,8 @@ fn rules(dialect: Dialect, clause: &Clause, family: Family) -> Vec<Rule> {
         Action::Mark(mark) => Target::Mark(mark),
         Action::SaveMark => Target::SaveMark,
         Action::RestoreMark => Target::RestoreMark,
+        Action::Zone(zone) => Target::Zone(zone),
+        Action::Remember => Target::Remember(conditions::memory(dialect, family)),
         Action::Reject => Target::Reject(
             match (dialect, family) {
                 (Dialect::Nft, _) => PORT_UNREACHABLE,
@@ -213,8 +214,12 @@ fn rules(dialect: Dialect, clause: &Clause, family: Family) -> Vec<Rule> {
     alternatives
         .into_iter()
         .map(|mut matches| {
-            let asks_port =
-                |found: &Match| matches!(found.test, Test::DestinationPort(_) | Test::DestinationPorts(_));
+            let asks_port = |found: &Match| {
+                matches!(
+                    found.test,
+                    Test::SourcePort(_) | Test::DestinationPort(_) | Test::DestinationPorts(_)
+                )
+            };
             let asks_protocol = |found: &Match| matches!(found.test, Test::Protocol(_));
             if matches.iter().any(asks_port) && !matches.iter().any(asks_protocol) {
                 matches.push(yes(Test::Protocol(IpProtocol::Tcp)));

@@ -2,6 +2,7 @@
 //! [`crate::render()`] from a plan and by [`crate::parse()`] from a dump; printed as restore text. Rules of
 //! native nftables are the same type (see [`crate::nft`]), with sets where iptables has a rule for each member.
 
+mod liveness;
 mod print;
 mod ranges;
 
@@ -10,6 +11,7 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
+pub use self::liveness::{LIST, Memory, SET};
 pub use self::ranges::{Addresses, merged};
 use crate::intent::SocketMark;
 use crate::plan::Family;
@@ -167,6 +169,10 @@ pub enum Test {
     State(Vec<String>),
     /// `-m socket --transparent`: a transparent socket of the namespace has its connection.
     Transparent,
+    /// `ct zone` of nftables: the connection's zone.
+    Zone(u16),
+    /// The DNS proxy has given a sign of life lately.
+    Alive(Memory),
     /// `-m comment --comment`: always holds.
     Comment(String),
     /// Anything else, as the dump has it: `-m limit --limit 3/min`.
@@ -275,6 +281,10 @@ pub enum Target {
     RestoreMark,
     /// `CT --notrack`: conntrack leaves it alone. The next rule is asked.
     Notrack,
+    /// `CT --zone`: conntrack knows the packet in this zone only; the first such rule counts.
+    Zone(u16),
+    /// The packet is remembered as a sign of life of the DNS proxy.
+    Remember(Memory),
     /// Any other extension, as the dump has it: `LOG --log-prefix x`.
     Other(String),
 }

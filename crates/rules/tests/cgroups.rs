@@ -101,6 +101,7 @@ fn fate(held: &Ruleset, class_id: u32, path: &str) -> Fate {
         state: State::New,
         connection_mark: 0,
         transparent: false,
+        dns_answers: true,
     };
     assert_eq!(rules::evaluate(held, &packet).fate, Fate::Unknown);
     let of = Membership {

@@ -45,6 +45,7 @@ fn every_field() -> Value {
             "excludePorts": [15020],
             "excludeSources": ["169.254.7.127"],
         },
+        "dns": {"capture": true, "allServers": true, "failClosed": true},
         "devices": {"exclude": ["eth1"], "virtualMachines": ["tap+"]},
     })
 }
@@ -74,6 +75,9 @@ fn the_same_as_flags() -> Flags {
         inbound_ports: text("*"),
         inbound_exclude_ports: text("15020"),
         exclude_sources: text("169.254.7.127"),
+        redirect_dns: text("true"),
+        capture_all_dns: text("true"),
+        dns_fail_closed: text("true"),
         exclude_interfaces: text("eth1"),
         kube_virt_interfaces: text("tap+"),
         ..known_groups()

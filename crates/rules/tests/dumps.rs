@@ -30,6 +30,7 @@ fn packet(uid: u32, to: &str, device: &str) -> Packet {
         state: State::New,
         connection_mark: 0,
         transparent: false,
+        dns_answers: true,
     }
 }
 

@@ -31,6 +31,7 @@ fn packet(origin: Origin, protocol: IpProtocol, destination: &str, port: u16) ->
         state: State::New,
         connection_mark: 0,
         transparent: false,
+        dns_answers: true,
     }
 }
 

@@ -104,10 +104,10 @@ fn what_asks_for_nothing_is_not_refused() {
         ..Flags::default()
     };
     for (flag, value, accepted) in [
-        ("--redirect-dns", "false", true),
-        ("--redirect-dns", "", true),
-        ("--redirect-dns", "true", false),
-        ("--redirect-dns", "perhaps", false),
+        ("--skip-rule-apply", "false", true),
+        ("--skip-rule-apply", "", true),
+        ("--skip-rule-apply", "true", false),
+        ("--skip-rule-apply", "perhaps", false),
         ("--run-validation", "", true),
         ("--run-validation", "true", false),
     ] {
@@ -157,7 +157,7 @@ fn all_that_stands_against_a_plan_is_told_at_once() {
 #[test]
 fn what_there_are_no_rules_for_is_refused_and_not_left_out() {
     let mut intent = sidecar();
-    intent.dns = Intent::contained(vec![], None).dns;
+    intent.uncarried = Intent::contained(vec![], None).uncarried;
     assert_eq!(plan(&intent, &Facts::fresh(&Family::ALL)).unwrap_err().len(), 1);
 }
 

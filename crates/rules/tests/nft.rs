@@ -134,6 +134,7 @@ fn to(destination: &str, port: u16) -> Packet {
         state: State::New,
         connection_mark: 0,
         transparent: false,
+        dns_answers: true,
     }
 }
 

@@ -51,6 +51,7 @@ fn packets(family: Family) -> [Packet; 2] {
         state: State::New,
         connection_mark: 0,
         transparent: false,
+        dns_answers: true,
     };
     let outbound = Packet {
         origin: Origin::Socket {

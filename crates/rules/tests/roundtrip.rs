@@ -11,7 +11,8 @@ use proptest::prelude::*;
 use rules::diff::{Edit, changes};
 use rules::intent::SocketMark;
 use rules::ruleset::{
-    Chain, ChainKind, IpProtocol, Match, Policy, PortRange, Rule, Ruleset, Table, TableName, Target, Test,
+    Chain, ChainKind, IpProtocol, Match, Memory, Policy, PortRange, Rule, Ruleset, Table, TableName, Target,
+    Test,
 };
 use rules::{Family, parse};
 
@@ -47,6 +48,10 @@ fn protocol() -> impl Strategy<Value = IpProtocol> {
     ]
 }
 
+fn family() -> impl Strategy<Value = Family> {
+    prop::sample::select(Family::ALL.to_vec())
+}
+
 /// Spaces, quotes, backslashes, dashes, and letters of other scripts.
 const COMMENT: &str = r#"[ -~é水]{1,40}"#;
 
@@ -65,6 +70,7 @@ fn test() -> impl Strategy<Value = Test> {
         Just(Test::Transparent),
         any::<u32>().prop_map(Test::Class),
         r#"[ -~é]{1,40}"#.prop_map(Test::Cgroup),
+        family().prop_map(|family| Test::Alive(Memory::Recent(family))),
         prop::sample::subsequence(vec!["NEW", "ESTABLISHED", "INVALID"], 1..3)
             .prop_map(|states| Test::State(states.into_iter().map(str::to_owned).collect())),
         COMMENT.prop_map(Test::Comment),
@@ -94,6 +100,8 @@ fn target() -> impl Strategy<Value = Target> {
         Just(Target::Jump("foreign".to_owned())),
         Just(Target::Goto("foreign".to_owned())),
         any::<u16>().prop_map(Target::Redirect),
+        any::<u16>().prop_map(Target::Zone),
+        family().prop_map(|family| Target::Remember(Memory::Recent(family))),
         (any::<u16>(), any::<Option<u32>>()).prop_map(|(port, mark)| Target::Tproxy { port, mark }),
         any::<u32>().prop_map(Target::Mark),
         Just(Target::SaveMark),

@@ -230,6 +230,7 @@ fn packet(origin: Origin, from: &str, to: &str, port: u16, device: &str) -> Pack
         device: device.to_owned(),
         connection_mark: 0,
         transparent: false,
+        dns_answers: true,
         state: State::New,
     }
 }

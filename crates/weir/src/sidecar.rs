@@ -61,6 +61,8 @@ pub(crate) struct Dns {
     pub(crate) ttl: Option<u32>,
     /// `SO_MARK` of the sockets by which resolvers are asked.
     pub(crate) mark: Option<u32>,
+    /// Whether it gives the signs of life that capture rules wait for.
+    pub(crate) gives_signs: bool,
 }
 
 /// What a dump says of DNS.
@@ -182,6 +184,7 @@ fn start_dns(
             resolv_conf: dns.resolv_conf,
             ttl: dns.ttl,
             mark: dns.mark,
+            gives_signs: dns.gives_signs,
             reports,
         };
         dns::start(dns.sockets, config)
@@ -241,10 +244,16 @@ impl Sidecar {
         self.proxy.ended().await;
     }
 
+    /// Resolves when look-ups go direct, where capture rules have led them here while the proxy lived.
+    pub(crate) async fn hand_dns_over(&self) {
+        if let Some(dns) = &self.dns {
+            dns.hand_over().await;
+        }
+    }
+
     /// Ends everything else when the data path has ended, the access log last.
     pub(crate) fn finish(self) -> Result<()> {
         self.proxy.join();
-        // Its clients resolve names until the last connection has ended.
         drop(self.dns);
         self.servers.stop()?;
         drop(self.discovery);

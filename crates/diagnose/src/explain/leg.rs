@@ -102,6 +102,7 @@ impl Story<'_> {
             state: State::New,
             connection_mark: 0,
             transparent: false,
+            dns_answers: true,
         })
     }
 

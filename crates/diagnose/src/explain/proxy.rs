@@ -346,6 +346,7 @@ impl Story<'_> {
             state: State::New,
             connection_mark: 0,
             transparent: false,
+            dns_answers: true,
         };
         let verdict = self.rules.installed.evaluate(&packet);
         match verdict.fate {

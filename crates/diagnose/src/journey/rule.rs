@@ -57,6 +57,7 @@ fn explain(
         state: State::New,
         connection_mark: 0,
         transparent: false,
+        dns_answers: true,
     };
     let verdict = evaluate(ruleset, &packet);
     let rule = match verdict.decided_by() {

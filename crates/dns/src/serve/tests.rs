@@ -85,6 +85,7 @@ fn start_server(resolv_conf: &str) -> Running {
         resolv_conf: file.path().to_owned(),
         ttl: None,
         mark: None,
+        gives_signs: false,
         reports: Reports::new(&metrics, Some(watcher)),
     };
     Running {

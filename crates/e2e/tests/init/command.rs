@@ -459,6 +459,8 @@ fn every_mistake_is_told_at_once_and_nothing_is_written() -> Result<()> {
             "--inbound-exclude-sources",
             "probe",
             "--redirect-dns",
+            "--resolv-conf",
+            "/nonexistent",
             "--proxy-mark",
             "0x1ffffffff",
         ],
@@ -476,7 +478,7 @@ fn every_mistake_is_told_at_once_and_nothing_is_written() -> Result<()> {
         "--families: `ipv5`",
         "--drop-invalid: `maybe`",
         "--inbound-exclude-sources: `probe`",
-        "--redirect-dns",
+        "--redirect-dns: /nonexistent names no DNS server",
         "`0x1ffffffff`",
     ] {
         assert!(said.contains(expected), "{expected} is not in\n{said}");

@@ -60,6 +60,7 @@ impl Contained {
             state: State::New,
             connection_mark: 0,
             transparent: false,
+            dns_answers: true,
         };
         Ok(evaluate(held, &packet).fate)
     }

@@ -221,6 +221,7 @@ fn said(pod: &Pod, wire: &Wire) -> Result<Fate> {
         state: State::Invalid,
         connection_mark: 0,
         transparent: false,
+        dns_answers: true,
     };
     Ok(evaluate(held, &packet).fate)
 }

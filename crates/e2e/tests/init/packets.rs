@@ -1,6 +1,7 @@
 //! Where each packet goes: `rules::evaluate` says it, a real socket in a real namespace shows it, on every
 //! back-end; and each rule, taken out of the kernel, changes what some packet meets. The numbers are printed.
 
+mod dns;
 mod settings;
 mod world;
 
@@ -120,6 +121,7 @@ fn packet(case: &Case, source: IpAddr, state: State) -> Packet {
         state,
         connection_mark: 0,
         transparent: false,
+        dns_answers: true,
     }
 }
 

@@ -10,7 +10,8 @@ use crate::cgroup;
 use crate::intent::SocketMark;
 use crate::plan::Family;
 use crate::ruleset::{
-    Addresses, Chain, ChainKind, IpProtocol, Match, Policy, PortRange, Rule, Ruleset, TableName, Target, Test,
+    Addresses, Chain, ChainKind, IpProtocol, Match, Memory, Policy, PortRange, Rule, Ruleset, SET, TableName,
+    Target, Test,
 };
 
 /// The text that replaces the tables `there` by what `wanted` holds, in one step of the kernel. Both families
@@ -43,6 +44,11 @@ fn line(text: &mut String, what: std::fmt::Arguments<'_>) {
 
 fn table(text: &mut String, family: TableFamily, rulesets: &[&Ruleset]) {
     line(text, format_args!("table {family} {TABLE} {{"));
+    if rulesets.iter().any(|ruleset| remembers(ruleset)) {
+        line(text, format_args!("\tset {SET} {{"));
+        line(text, format_args!("\t\ttype nf_proto; flags dynamic,timeout;"));
+        line(text, format_args!("\t}}"));
+    }
     let mut names: Vec<(TableName, &Chain)> = vec![];
     for (name, chain) in rulesets.iter().flat_map(|ruleset| chains(ruleset)) {
         if !names
@@ -69,6 +75,12 @@ fn table(text: &mut String, family: TableFamily, rulesets: &[&Ruleset]) {
         line(text, format_args!("\t}}"));
     }
     line(text, format_args!("}}"));
+}
+
+/// Whether it needs the set for signs of life.
+fn remembers(ruleset: &Ruleset) -> bool {
+    let mut rules = chains(ruleset).flat_map(|(_, chain)| &chain.rules);
+    rules.any(|rule| rule.target == Target::Remember(Memory::Set))
 }
 
 fn chains(ruleset: &Ruleset) -> impl Iterator<Item = (TableName, &Chain)> {
@@ -216,6 +228,8 @@ fn test_text(found: &Match, protocol: IpProtocol) -> Option<String> {
         Test::ConnectionMark(mark) => mark_text("ct", *mark, found.negated),
         Test::State(states) => format!("ct state {not}{}", states.join(",").to_lowercase()),
         Test::Transparent => format!("socket transparent {}", u8::from(!found.negated)),
+        Test::Zone(zone) => format!("ct zone {not}{zone}"),
+        Test::Alive(_) => format!("meta nfproto {not}@{SET}"),
         Test::Comment(_) => return None,
         Test::Other(text) => text.clone(),
     })
@@ -314,6 +328,8 @@ fn target_text(table: TableName, target: &Target) -> Option<String> {
         Target::SaveMark => "ct mark set meta mark".to_owned(),
         Target::RestoreMark => "meta mark set ct mark".to_owned(),
         Target::Notrack => "notrack".to_owned(),
+        Target::Zone(zone) => format!("ct zone set {zone}"),
+        Target::Remember(_) => Memory::Set.told(),
         Target::Other(text) => text.clone(),
     })
 }

@@ -1,5 +1,6 @@
 //! The clauses of a plan, in the order in which they are asked.
 
+pub(super) mod dns;
 pub(super) mod tproxy;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -40,36 +41,48 @@ pub(super) fn from_inside(signs: &Signs, intent: &Intent) -> Vec<Clause> {
     if inbound.tproxy().is_none() {
         clauses.extend(passthrough());
     }
-    clauses.extend(own_traffic(&first, &loopback, inbound));
+    let dns = intent.captured_dns();
+    // What the proxy asks of a server in the pod is no call of its workload.
+    let turned_not = dns.map(|_| Dns::PORT);
+    clauses.extend(own_traffic(&first, &loopback, inbound, turned_not));
     if !loopback_wanted {
         clauses.push(Clause {
-            when: vec![Condition::OverLoopback],
+            when: over_loopback(dns),
             then: Action::Leave,
             purpose: "stays in the pod: loopback and own addresses",
         });
     }
     // Where lo has been left alone, those recognised late have nothing to turn inwards.
-    let late = own_traffic(&late, &loopback, inbound);
+    let lo_is_left = !loopback_wanted && dns.is_none();
+    let late = own_traffic(&late, &loopback, inbound, None);
     clauses.extend(
         late.into_iter()
-            .filter(|clause| loopback_wanted || clause.then == Action::Leave),
+            .filter(|clause| !lo_is_left || clause.then == Action::Leave),
     );
     clauses.extend(groups(outbound, &signs.gids));
-    if loopback_wanted {
-        clauses.push(Clause {
-            when: vec![Condition::To(loopback.clone())],
-            then: Action::Leave,
-            purpose: "loopback",
-        });
-    }
+    let at_loopback = leave(Condition::To(loopback.clone()), "loopback");
     // All of it goes over `lo`.
-    let lo_is_left = !loopback_wanted || devices.excluded.iter().any(|name| names(name, "lo"));
+    let lo_is_left = lo_is_left || devices.excluded.iter().any(|name| names(name, "lo"));
     let left = match lo_is_left {
         true => ALL_LOOPBACK.to_vec(),
         false => loopback,
     };
+    clauses.extend(dns.into_iter().flat_map(|dns| dns::first(dns, &left, intent)));
+    if !lo_is_left {
+        clauses.push(at_loopback);
+    }
     clauses.extend(selection(outbound, &left));
     clauses
+}
+
+/// What is left alone over `lo`: everything, but for look-ups where they are captured.
+fn over_loopback(dns: Option<&Dns>) -> Vec<Condition> {
+    let mut when = vec![Condition::OverLoopback];
+    if dns.is_some() {
+        when.push(Condition::Protocol(IpProtocol::Tcp));
+        when.push(Condition::NotToPorts(vec![Dns::PORT]));
+    }
+    when
 }
 
 fn loopback_is_wanted(outbound: &Outbound) -> bool {
@@ -141,7 +154,9 @@ fn passthrough() -> [Clause; 2] {
 }
 
 /// The proxy calling the workload's own address is an inbound connection; all else of its is left alone.
-fn own_traffic(signs: &[Sign], loopback: &[IpNet], inbound: &Inbound) -> Vec<Clause> {
+///
+/// `except` is a port at which they are not taken for one.
+fn own_traffic(signs: &[Sign], loopback: &[IpNet], inbound: &Inbound, except: Option<u16>) -> Vec<Clause> {
     if signs.is_empty() {
         return vec![];
     }
@@ -153,21 +168,28 @@ fn own_traffic(signs: &[Sign], loopback: &[IpNet], inbound: &Inbound) -> Vec<Cla
     match inbound.mode {
         InboundMode::Redirect => {
             let then = Action::Redirect(inbound.to_port);
-            vec![self_call(signs, loopback, inbound, then), leave]
+            vec![self_call(signs, loopback, inbound, except, then), leave]
         }
         // It is led inwards as it arrives.
         InboundMode::Tproxy(_) => vec![leave],
     }
 }
 
-fn self_call(signs: &[Sign], loopback: &[IpNet], inbound: &Inbound, then: Action) -> Clause {
+fn self_call(
+    signs: &[Sign],
+    loopback: &[IpNet],
+    inbound: &Inbound,
+    except: Option<u16>,
+    then: Action,
+) -> Clause {
+    let not_to = except.into_iter().chain([inbound.tunnel_port]);
     Clause {
         when: vec![
             Condition::SocketHas(signs.to_vec()),
             Condition::Protocol(IpProtocol::Tcp),
             Condition::OverLoopback,
             Condition::NotTo(loopback.to_vec()),
-            Condition::NotToPort(inbound.tunnel_port),
+            Condition::NotToPorts(not_to.collect()),
         ],
         then,
         purpose: SELF_CALL,
@@ -224,28 +246,18 @@ fn selection(outbound: &Outbound, left: &[IpNet]) -> Vec<Clause> {
     clauses
 }
 
-pub(super) fn from_outside(
-    own: &[IpAddr],
-    mark: Option<SocketMark>,
-    outbound: &Outbound,
-    inbound: &Inbound,
-    dns: Dns,
-) -> Vec<Clause> {
+pub(super) fn from_outside(own: &[IpAddr], mark: Option<SocketMark>, intent: &Intent) -> Vec<Clause> {
+    let Intent {
+        outbound, inbound, ..
+    } = intent;
     let inside = loopback(outbound);
     let mut clauses = vec![];
     if let Some(mark) = mark {
         clauses.extend(passthrough());
-        clauses.extend(own_traffic(&[Sign::Mark(mark)], &inside, inbound));
+        clauses.extend(own_traffic(&[Sign::Mark(mark)], &inside, inbound, None));
     }
-    if let Dns::All { to_port } = dns {
-        for protocol in [IpProtocol::Udp, IpProtocol::Tcp] {
-            clauses.push(Clause {
-                when: vec![Condition::Protocol(protocol), Condition::ToPort(vec![DNS_PORT])],
-                then: Action::Redirect(to_port),
-                purpose: "DNS",
-            });
-        }
-    }
+    let dns = intent.captured_dns();
+    clauses.extend(dns.into_iter().flat_map(|dns| dns::first(dns, &inside, intent)));
     clauses.extend(lent(outbound));
     clauses.push(stays(&inside, own));
     clauses.extend(selection(outbound, &inside));
@@ -270,9 +282,6 @@ fn lent(outbound: &Outbound) -> Vec<Clause> {
     };
     distinct(&nets).into_iter().map(clause).collect()
 }
-
-/// Where DNS servers listen.
-const DNS_PORT: u16 = 53;
 
 pub(super) fn uncarried(own: &[IpAddr], mark: Option<SocketMark>, outbound: &Outbound) -> Vec<Clause> {
     let marked = mark.map(|mark| Clause {

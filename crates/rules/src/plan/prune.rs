@@ -8,6 +8,8 @@ use ipnet::IpNet;
 use super::{Action, Clause, Condition, Family, Sign};
 use crate::ruleset::{Addresses, IpProtocol};
 
+const TCP: Condition = Condition::Protocol(IpProtocol::Tcp);
+
 /// What of the clauses matters to packets of that family.
 #[must_use]
 pub fn of_family(clauses: &[Clause], family: Family) -> Vec<Clause> {
@@ -109,10 +111,9 @@ fn kept<T>(mut list: Vec<T>, decides: impl FnMut(&T) -> bool) -> Option<Vec<T>> 
 fn is_idle(clauses: &[Clause], index: usize, clause: &Clause, family: Family) -> bool {
     let mut clause = Cow::Borrowed(clause);
     // What is not TCP is left alone in any case where nothing is done but to TCP.
-    let tcp = Condition::Protocol(IpProtocol::Tcp);
     let mut acting = clauses.iter().filter(|other| other.then != Action::Leave);
-    if acting.all(|other| other.when.contains(&tcp)) {
-        clause.to_mut().when.push(tcp);
+    if acting.all(|other| other.when.contains(&TCP)) {
+        clause.to_mut().when.push(TCP);
     }
     let clause = &*clause;
     let (before, after) = (&clauses[..index], &clauses[index + 1..]);
@@ -154,7 +155,10 @@ fn are_settled(clause: &Clause, others: &[&Clause], family: Family, splits: usiz
         .filter(|condition| !clause.when.contains(condition))
         .any(|condition| {
             let opposite = match condition {
-                Condition::NotToPort(port) => Condition::ToPort(vec![*port]),
+                // A datagram has neither.
+                Condition::NotToPorts(ports) if clause.when.contains(&TCP) => {
+                    Condition::ToPort(ports.clone())
+                }
                 Condition::NotTo(nets) => Condition::To(nets.clone()),
                 _ => return false,
             };
@@ -180,7 +184,7 @@ fn set(nets: &[IpNet], family: Family) -> Addresses {
 /// Whether `wide` holds wherever `narrow` does, as far as can be told from the two alone.
 fn follows(wide: &Condition, narrow: &Condition, family: Family) -> bool {
     use Condition::{
-        CameBy, From, LeavesBy, NotTo, NotToPort, OverLoopback, SocketHas, SocketLacks, To, ToPort,
+        CameBy, From, LeavesBy, NotTo, NotToPorts, OverLoopback, SocketHas, SocketLacks, To, ToPort,
     };
     match (wide, narrow) {
         (To(wide), To(narrow)) | (From(wide), From(narrow)) | (NotTo(narrow), NotTo(wide)) => {
@@ -188,9 +192,10 @@ fn follows(wide: &Condition, narrow: &Condition, family: Family) -> bool {
         }
         (NotTo(wide), To(narrow)) => set(narrow, family).is_apart_from(&set(wide, family)),
         (ToPort(wide), ToPort(narrow)) => narrow.iter().all(|port| wide.contains(port)),
-        (NotToPort(wide), ToPort(narrow)) => !narrow.contains(wide),
+        (NotToPorts(wide), ToPort(narrow)) => !narrow.iter().any(|port| wide.contains(port)),
+        (NotToPorts(wide), NotToPorts(narrow)) => wide.iter().all(|port| narrow.contains(port)),
         // A port is asked of TCP where no protocol is named.
-        (Condition::Protocol(IpProtocol::Tcp), NotToPort(_)) => true,
+        (Condition::Protocol(IpProtocol::Tcp), NotToPorts(_)) => true,
         (SocketHas(wide), SocketHas(narrow)) => narrow.iter().all(|sign| wide.contains(sign)),
         (LeavesBy(wide), LeavesBy(narrow)) | (CameBy(wide), CameBy(narrow)) => narrow
             .iter()
@@ -221,8 +226,8 @@ fn are_apart(one: &Clause, other: &Clause, family: Family) -> bool {
 
 fn exclude(one: &Condition, other: &Condition, family: Family) -> bool {
     use Condition::{
-        CameBy, From, LeavesBy, NotTo, NotToPort, OverLoopback, Protocol, SocketHas, SocketLacks, To, ToPort,
-        ToService,
+        CameBy, From, LeavesBy, NotTo, NotToPorts, OverLoopback, Protocol, SocketHas, SocketLacks, To,
+        ToPort, ToService,
     };
     let meet = |one: &[String], other: &[String]| {
         one.iter()
@@ -234,10 +239,11 @@ fn exclude(one: &Condition, other: &Condition, family: Family) -> bool {
         }
         (To(to), NotTo(not)) | (NotTo(not), To(to)) => set(to, family).is_within(&set(not, family)),
         (ToPort(one), ToPort(other)) => !one.iter().any(|port| other.contains(port)),
-        (ToPort(ports), NotToPort(not)) | (NotToPort(not), ToPort(ports)) => {
-            ports.iter().all(|port| port == not)
+        (ToPort(ports), NotToPorts(not)) | (NotToPorts(not), ToPort(ports)) => {
+            ports.iter().all(|port| not.contains(port))
         }
         (Protocol(one), Protocol(other)) => one != other,
+        (Protocol(one), NotToPorts(_)) | (NotToPorts(_), Protocol(one)) => *one != IpProtocol::Tcp,
         (ToService(services), To(nets)) | (To(nets), ToService(services)) => {
             let nets = set(nets, family);
             !services.iter().any(|service| nets.contains(service.ip()))

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use super::{Dialect, not, yes};
 use crate::plan::{Condition, Family, Sign};
-use crate::ruleset::{Addresses, Match, PortRange, Test, merged};
+use crate::ruleset::{Addresses, Match, Memory, PortRange, Test, merged};
 
 /// The ways in which a condition can hold: any one of the outer list, all of an inner one.
 pub(super) fn tests(dialect: Dialect, condition: &Condition, family: Family) -> Vec<Vec<Match>> {
@@ -29,13 +29,30 @@ pub(super) fn tests(dialect: Dialect, condition: &Condition, family: Family) -> 
             services.sort_unstable();
             one(Test::DestinationServices(services))
         }
-        Condition::NotToPort(port) => vec![vec![not(Test::DestinationPort(PortRange::from(*port)))]],
+        Condition::NotToPorts(ports) => vec![vec![not(port_set(
+            ports.iter().map(|&port| (port, port)).collect(),
+        ))]],
+        Condition::FromPort(port) => one(Test::SourcePort(PortRange::from(*port))),
+        Condition::DnsAnswers => one(Test::Alive(memory(dialect, family))),
+        Condition::InZone(zone) => one(match dialect {
+            Dialect::Nft => Test::Zone(*zone),
+            // It cannot ask for the zone, so it asks again what the zone was given for, microseconds later.
+            Dialect::Iptables => Test::Alive(memory(dialect, family)),
+        }),
         Condition::SocketHas(signs) => signs_of(dialect, signs),
         Condition::SocketLacks(groups) => lacks(dialect, groups),
         Condition::Invalid => one(Test::State(vec!["INVALID".to_owned()])),
         Condition::Continues => vec![vec![not(Test::Opens)]],
         Condition::ConnectionHas(mark) => one(Test::ConnectionMark(*mark)),
         Condition::Transparent => one(Test::Transparent),
+    }
+}
+
+/// What remembers that the DNS proxy lives.
+pub(super) fn memory(dialect: Dialect, family: Family) -> Memory {
+    match dialect {
+        Dialect::Iptables => Memory::Recent(family),
+        Dialect::Nft => Memory::Set,
     }
 }
 

@@ -79,6 +79,8 @@ impl fmt::Display for Rule {
                 f.write_str(" -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff")
             }
             Target::Notrack => f.write_str(" -j CT --notrack"),
+            Target::Zone(zone) => write!(f, " -j CT --zone {zone}"),
+            Target::Remember(memory) => write!(f, " -m recent {}", memory.told()),
             Target::Other(text) => write!(f, " -j {text}"),
         }
     }
@@ -102,6 +104,7 @@ impl Test {
             Self::State(_) => "conntrack",
             Self::Transparent => "socket",
             Self::DestinationServices(_) => "set",
+            Self::Alive(_) => "recent",
             Self::Comment(_) => "comment",
             _ => "",
         }
@@ -145,6 +148,8 @@ impl fmt::Display for Test {
             Self::Mark(mark) | Self::ConnectionMark(mark) => write!(f, "--mark {mark}"),
             Self::State(states) => write!(f, "--ctstate {}", states.join(",")),
             Self::Transparent => f.write_str("--transparent"),
+            Self::Zone(zone) => write!(f, "ct zone {zone}"),
+            Self::Alive(memory) => f.write_str(&memory.asked()),
             Self::Comment(text) => write!(f, "--comment {}", quoted(text)),
             Self::Other(text) => f.write_str(text),
         }

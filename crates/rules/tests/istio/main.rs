@@ -22,7 +22,7 @@ use self::packets::{packets, picked_up};
 use self::setting::{setting, setting_of_any_mode};
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_packet_goes_the_same_way(setting in setting_of_any_mode()) {
@@ -49,21 +49,36 @@ proptest! {
             for packet in packets {
                 let (we, they) = (evaluate(&ours, &packet), evaluate(&model, &packet));
                 prop_assert_ne!(they.fate, Fate::Unknown, "{:?}", they.path.last());
+                // What is redirected there by istio-iptables goes direct by Weir while there is no DNS proxy.
+                let goes_direct = they.fate == TO_DNS && !packet.dns_answers && !setting.dns.fail_closed;
+                let wanted = if goes_direct { Fate::Direct } else { they.fate };
                 if !setting.differs(&packet) {
-                    prop_assert_eq!(listener(we.fate), listener(they.fate), "{:?}\nours:\n{}theirs:\n{}", packet, ours, model);
+                    prop_assert_eq!(listener(we.fate), listener(wanted), "{:?}\nours:\n{}theirs:\n{}", packet, ours, model);
                 }
-                let by_nft = evaluate(&native, &packet).fate;
-                prop_assert_eq!(by_nft, we.fate, "{:?}\nnftables:\n{}iptables:\n{}", packet, native, ours);
+                let by_nft = outcome(&native, &packet);
+                prop_assert_eq!(
+                    by_nft, outcome(&ours, &packet), "{:?}\nnftables:\n{}iptables:\n{}", packet, native, ours
+                );
             }
         }
     }
+}
+
+const TO_DNS: Fate = Fate::Redirect { port: 15053 };
+
+/// Where a packet goes, in which zone of conntrack, and whether it is remembered.
+type Outcome = (Fate, u16, bool);
+
+fn outcome(ruleset: &Ruleset, packet: &Packet) -> Outcome {
+    let verdict = evaluate(ruleset, packet);
+    (verdict.fate, verdict.zone, verdict.is_remembered)
 }
 
 proptest! {
     // The same settings in each run: a stranger one than these may well leave a rule idle, which is no fault of the
     // change that is being tested.
     #![proptest_config(ProptestConfig {
-        cases: 150,
+        cases: 100,
         failure_persistence: None,
         rng_seed: RngSeed::Fixed(7),
         ..ProptestConfig::default()
@@ -73,6 +88,8 @@ proptest! {
     fn without_any_one_rule_some_packet_fares_otherwise(setting in setting()) {
         let intent = setting.flags().intent().unwrap();
         prop_assume!(!intent.captures_nothing());
+        // There the rule for a group decides nothing where the zone has told already.
+        prop_assume!(!setting.dns.is_for("127.0.0.5"));
         let plan = plan(&intent, &Facts::fresh(&Family::ALL)).unwrap();
         for ruleset in render(&plan).into_iter().chain(nft::render(&plan)) {
             if let Some(idle) = idle_rule(&ruleset) {
@@ -94,7 +111,7 @@ fn listener(fate: Fate) -> Result<u16, Fate> {
 /// A rule without which every packet fares the same.
 fn idle_rule(ruleset: &Ruleset) -> Option<String> {
     type Place = (&'static str, String, usize);
-    let mut through: HashMap<Place, Vec<(Packet, Fate)>> = HashMap::new();
+    let mut through: HashMap<Place, Vec<(Packet, Outcome)>> = HashMap::new();
     for packet in packets().into_iter().chain(picked_up()) {
         if Family::of(packet.destination) != ruleset.family {
             continue;
@@ -106,7 +123,7 @@ fn idle_rule(ruleset: &Ruleset) -> Option<String> {
             through
                 .entry(place)
                 .or_default()
-                .push((packet.clone(), verdict.fate));
+                .push((packet.clone(), outcome(ruleset, &packet)));
         }
     }
     for (t, table) in ruleset.tables.iter().enumerate() {
@@ -116,7 +133,7 @@ fn idle_rule(ruleset: &Ruleset) -> Option<String> {
                 let mut without = ruleset.clone();
                 without.tables[t].chains[c].rules.remove(r);
                 let asked = through.get(&(table.name.as_str(), chain.name.clone(), r + 1));
-                let matters = |(packet, fate): &(Packet, Fate)| evaluate(&without, packet).fate != *fate;
+                let matters = |(packet, before): &(Packet, Outcome)| outcome(&without, packet) != *before;
                 if !asked.is_some_and(|packets| packets.iter().any(matters)) {
                     return Some(format!("{} {}{rule}", table.name.as_str(), chain.name));
                 }

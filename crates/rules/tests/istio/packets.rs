@@ -25,6 +25,8 @@ const OWNERS: [(u32, u32); 12] = [
     (1000, 77),
 ];
 
+const DEVICES: [&str; 5] = ["lo", "eth0", "eth1", "tap0", "tap1"];
+
 /// Those of connections that were open before conntrack looked, one for each first packet of TCP.
 pub(crate) fn picked_up() -> impl Iterator<Item = Packet> {
     let opening = |packet: &Packet| (packet.protocol, packet.state) == (IpProtocol::Tcp, State::New);
@@ -71,6 +73,7 @@ pub(crate) fn packets() -> Vec<Packet> {
                 state: State::New,
                 connection_mark: 0,
                 transparent: false,
+                dns_answers: true,
             };
             for (uid, gid) in OWNERS {
                 let origin = Origin::Socket { uid, gid, mark: 0 };
@@ -125,6 +128,72 @@ pub(crate) fn packets() -> Vec<Packet> {
                     ["eth0", "eth1", "tap0", "tap1"].map(|device| packet(Origin::Remote, guest, device)),
                 );
             }
+        }
+    }
+    packets.extend(of_dns());
+    packets
+}
+
+/// The DNS proxy's signs of life and its answers, and look-ups by any device, and without it.
+fn of_dns() -> Vec<Packet> {
+    let mut packets = vec![];
+    for (proxy, own, servers) in [
+        (
+            "127.0.0.1",
+            OWN[0],
+            ["10.96.0.10", "10.77.0.1", "127.0.0.1", "127.0.0.5"],
+        ),
+        ("::1", OWN[1], ["fd00::9", "fd00:77::1", "::1", "2001:db8::7"]),
+    ] {
+        let [proxy, own]: [IpAddr; 2] = [proxy, own].map(|text| text.parse().unwrap());
+        let servers = servers.map(|text| text.parse::<IpAddr>().unwrap());
+        for (uid, gid) in OWNERS {
+            let answer = Packet {
+                origin: Origin::Socket { uid, gid, mark: 0 },
+                protocol: IpProtocol::Udp,
+                source: proxy,
+                source_port: 15053,
+                destination: own,
+                destination_port: 40000,
+                device: "lo".to_owned(),
+                state: State::Established,
+                connection_mark: 0,
+                dns_answers: true,
+                transparent: false,
+            };
+            packets.push(Packet {
+                source_port: 40000,
+                destination: proxy,
+                destination_port: 15053,
+                dns_answers: false,
+                state: State::New,
+                ..answer.clone()
+            });
+            for destination in servers {
+                let query = |protocol, device: &str, dns_answers| Packet {
+                    protocol,
+                    source: own,
+                    source_port: 40000,
+                    destination,
+                    destination_port: 53,
+                    device: device.to_owned(),
+                    state: State::New,
+                    dns_answers,
+                    ..answer.clone()
+                };
+                let devices = if destination.is_loopback() {
+                    &DEVICES[..1]
+                } else {
+                    &DEVICES
+                };
+                for device in devices {
+                    packets.push(query(IpProtocol::Udp, device, true));
+                    packets.push(query(IpProtocol::Tcp, device, true));
+                    packets.push(query(IpProtocol::Tcp, device, false));
+                }
+                packets.push(query(IpProtocol::Udp, devices[0], false));
+            }
+            packets.push(answer);
         }
     }
     packets

@@ -26,6 +26,53 @@ pub(crate) struct Setting {
     drop_invalid: bool,
     /// Whether inbound is captured by TPROXY.
     tproxy: bool,
+    pub(crate) dns: Dns,
+}
+
+/// DNS capture, as both have it: no servers without `all` is none.
+#[derive(Clone, Debug)]
+pub(crate) struct Dns {
+    all: bool,
+    servers: Vec<&'static str>,
+    pub(crate) fail_closed: bool,
+}
+
+impl Dns {
+    pub(crate) fn is_for(&self, server: &str) -> bool {
+        !self.all && self.servers.contains(&server)
+    }
+
+    fn is_on(&self) -> bool {
+        self.all || !self.servers.is_empty()
+    }
+
+    /// What of the proxy's is not turned inwards, and what stays on `lo`.
+    fn over_lo(&self, option: &str) -> (&'static str, &'static str) {
+        match (self.is_on(), option) {
+            (true, "--uid-owner") => ("multiport ! --dports 53,15008", "-p tcp -m tcp ! --dport 53 "),
+            (true, _) => ("tcp ! --dport 15008", "-p tcp -m tcp ! --dport 53 "),
+            (false, _) => ("tcp ! --dport 15008", ""),
+        }
+    }
+
+    fn redirects(&self, family: Family) -> Vec<String> {
+        let each = |to: String| {
+            ["tcp", "udp"].map(|protocol| {
+                format!("OUT {to}-p {protocol} -m {protocol} --dport 53 -j REDIRECT --to-ports 15053")
+            })
+        };
+        self.destinations(family).into_iter().flat_map(each).collect()
+    }
+
+    /// What a query goes to, as a match each.
+    fn destinations(&self, family: Family) -> Vec<String> {
+        if self.all {
+            return vec![String::new()];
+        }
+        let of_family = |server: &&&str| (family == Family::V6) == server.contains(':');
+        let servers = self.servers.iter().filter(of_family);
+        servers.map(|server| format!("-d {server} ")).collect()
+    }
 }
 
 fn joined<T: ToString>(list: &[T]) -> String {
@@ -49,6 +96,15 @@ impl Setting {
             owner_groups_exclude: Some(joined(&self.exclude_groups)),
             drop_invalid: Some(self.drop_invalid.to_string()),
             mode: self.tproxy.then(|| "TPROXY".to_owned()),
+            redirect_dns: Some(self.dns.is_on().to_string()),
+            capture_all_dns: Some(self.dns.all.to_string()),
+            dns_fail_closed: Some(self.dns.fail_closed.to_string()),
+            dns_servers: self
+                .dns
+                .servers
+                .iter()
+                .map(|server| server.parse().unwrap())
+                .collect(),
             ..Flags::default()
         }
     }
@@ -66,7 +122,9 @@ impl Setting {
         // What the proxy sends in a client's name, which istio-iptables redirects where it knows it by its user.
         let in_clients_name = match packet.origin {
             Origin::Socket { uid, gid, mark } => {
-                mark != 0 && (uid == self.uid || (gid == self.gid && self.lists_loopback()))
+                // Known by its group, it gets that far at loopback that is listed, and at port 53 with DNS.
+                let is_late = self.lists_loopback() || (self.dns.is_on() && port == 53);
+                mark != 0 && (uid == self.uid || (gid == self.gid && is_late))
             }
             Origin::Remote => false,
         };
@@ -215,14 +273,16 @@ impl Setting {
         rule("OUTPUT -j OUT".to_owned());
         for port in &self.exclude_ports {
             rule(format!("OUT -p tcp --dport {port} -j RETURN"));
+            rule(format!("OUT -p udp -m udp --dport {port} -j RETURN"));
         }
         rule(format!("OUT -s {passthrough} -o lo -j RETURN"));
         for (option, id) in [("--uid-owner", self.uid), ("--gid-owner", self.gid)] {
+            let (not_turned, stays) = self.dns.over_lo(option);
             rule(format!(
-                "OUT ! -d {loopback} -o lo -p tcp -m tcp ! --dport 15008 -m owner {option} {id} -j TO_IN"
+                "OUT ! -d {loopback} -o lo -p tcp -m {not_turned} -m owner {option} {id} -j TO_IN"
             ));
             if !self.lists_loopback() {
-                rule(format!("OUT -o lo -m owner ! {option} {id} -j RETURN"));
+                rule(format!("OUT -o lo {stays}-m owner ! {option} {id} -j RETURN"));
             }
             rule(format!("OUT -m owner {option} {id} -j RETURN"));
         }
@@ -238,6 +298,7 @@ impl Setting {
                 .collect();
             rule(format!("OUT {none}-j RETURN"));
         }
+        self.dns.redirects(family).into_iter().for_each(&mut rule);
         rule(format!("OUT -d {loopback} -j RETURN"));
         for net in Self::list(&joined(&self.exclude_cidrs), family) {
             rule(format!("OUT -d {net} -j RETURN"));
@@ -291,7 +352,16 @@ fn is_passthrough(source: IpAddr) -> bool {
 }
 
 const TUNNEL: u16 = 15008;
-pub(crate) const PORTS: [u16; 6] = [22, 80, 8080, 15001, 15008, 15020];
+pub(crate) const PORTS: [u16; 7] = [22, 53, 80, 8080, 15001, 15008, 15020];
+/// DNS servers: elsewhere, in the pod, and on loopback.
+const SERVERS: [&str; 6] = [
+    "10.96.0.10",
+    "10.77.0.1",
+    "127.0.0.5",
+    "127.0.0.1",
+    "fd00::9",
+    "::1",
+];
 const NETS: [&str; 9] = [
     "10.0.0.0/8",
     "10.96.0.0/12",
@@ -312,6 +382,14 @@ fn some<T: Copy + std::fmt::Debug + 'static>(of: &[T], most: usize) -> impl Stra
     prop::sample::subsequence(of.to_vec(), 0..=most)
 }
 
+fn dns() -> impl Strategy<Value = Dns> {
+    (any::<bool>(), some(&SERVERS, 3), any::<bool>()).prop_map(|(all, servers, fail_closed)| Dns {
+        all,
+        servers,
+        fail_closed,
+    })
+}
+
 pub(crate) fn setting() -> impl Strategy<Value = Setting> {
     let all_or = |list: BoxedStrategy<String>| prop_oneof![Just("*".to_owned()), list];
     (
@@ -326,6 +404,7 @@ pub(crate) fn setting() -> impl Strategy<Value = Setting> {
         (some(&PORTS, 2), some(&PORTS, 2)),
         (some(&DEVICES, 2), some(&DEVICES, 2)),
         (some(&GROUPS, 2), some(&GROUPS, 2), any::<bool>()),
+        dns(),
     )
         .prop_map(
             |(
@@ -337,6 +416,7 @@ pub(crate) fn setting() -> impl Strategy<Value = Setting> {
                 (ports, exclude_ports),
                 (excluded_devices, virtual_machines),
                 (groups, exclude_groups, drop_invalid),
+                dns,
             )| Setting {
                 uid,
                 gid,
@@ -352,6 +432,7 @@ pub(crate) fn setting() -> impl Strategy<Value = Setting> {
                 exclude_groups,
                 drop_invalid,
                 tproxy: false,
+                dns,
             },
         )
 }

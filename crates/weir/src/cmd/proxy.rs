@@ -183,6 +183,7 @@ fn dns(ttl: Option<u32>, mark: Option<u32>, resolv_conf: PathBuf) -> Result<Dns>
         resolv_conf,
         ttl,
         mark,
+        gives_signs: true,
     })
 }
 
@@ -225,7 +226,7 @@ impl Signals {
 }
 
 /// Resolves when the data path has ended: a drain was asked for, by signal or `POST /drain`, and either
-/// everything is finished, or its deadline passed, or a second signal came.
+/// everything is finished and look-ups go direct, or its deadline passed, or a second signal came.
 async fn drain_when_told(sidecar: &mut Sidecar, mut signals: Signals) {
     let trigger = sidecar.trigger().clone();
     tokio::select! {
@@ -237,11 +238,18 @@ async fn drain_when_told(sidecar: &mut Sidecar, mut signals: Signals) {
         () = trigger.started() => tracing::info!("draining; a signal ends it at once"),
     }
     tokio::select! {
-        () = sidecar.ended() => return,
-        () = signals.next() => {}
+        () = sidecar.ended() => {
+            // Names are resolved until the last connection has ended, and none is asked for in vain then.
+            tokio::select! {
+                () = sidecar.hand_dns_over() => {}
+                () = signals.next() => {}
+            }
+        }
+        () = signals.next() => {
+            trigger.start(Duration::ZERO);
+            sidecar.ended().await;
+        }
     }
-    trigger.start(Duration::ZERO);
-    sidecar.ended().await;
 }
 
 /// A mark in decimal or, with `0x`, in hexadecimal.

@@ -161,6 +161,8 @@ fn compose(args: Args) -> Result<Ended> {
             resolv_conf: PathBuf::from(network::RESOLV_CONF),
             ttl: None,
             mark: None,
+            // The rules in there have no condition.
+            gives_signs: false,
         }),
         places: Places {
             socket: Some(socket),

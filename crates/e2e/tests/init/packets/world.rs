@@ -100,7 +100,7 @@ impl World {
             pod.ip(&format!("addr add {v6}/64 dev eth1 nodad"))?;
         }
         for pod in [&pod, &other] {
-            listen(pod)?;
+            listen(pod, &PORTS, &UDP_PORTS)?;
             echo(pod)?;
         }
         let class = Class::create(&pod, CLASS)?;
@@ -252,11 +252,11 @@ pub(crate) struct Arrival {
     pub(crate) original: SocketAddr,
 }
 
-/// Takes connections on every port of both families and tells each where it has arrived; answers datagrams.
-fn listen(pod: &Pod) -> Result<()> {
+/// Takes connections on these ports of both families and tells each where it has arrived; answers datagrams.
+pub(crate) fn listen(pod: &Pod, tcp: &[u16], udp: &[u16]) -> Result<()> {
     let any: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
     for ip in any {
-        for port in PORTS {
+        for &port in tcp {
             let listener = listener(pod, SocketAddr::new(ip, port))?;
             // Ends with the test's process.
             thread::spawn(move || {
@@ -275,7 +275,7 @@ fn listen(pod: &Pod) -> Result<()> {
         if matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local()) {
             continue;
         }
-        for port in UDP_PORTS {
+        for &port in udp {
             let socket = pod.within(|| UdpSocket::bind((address, port)))??;
             let at = socket.local_addr()?;
             thread::spawn(move || {

@@ -9,7 +9,7 @@ use crate::cgroup;
 use crate::intent::SocketMark;
 use crate::plan::Family;
 use crate::render::{PORT_UNREACHABLE, class, ids, port_set, rank};
-use crate::ruleset::{Addresses, IpProtocol, Match, Rule, TableName, Target, Test};
+use crate::ruleset::{Addresses, IpProtocol, Match, Memory, Rule, SET, TableName, Target, Test};
 
 /// A rule, and the family that it is for, where that is one of two.
 pub(in crate::nft) struct Found {
@@ -73,6 +73,10 @@ impl Reader {
         match raw[..] {
             ["counter", "packets", _, "bytes", _, ..] => Some(5),
             ["counter", ..] => Some(1),
+            ["meta", "nfproto", set, ..] if set.strip_prefix('@') == Some(SET) => {
+                self.add(false, Test::Alive(Memory::Set));
+                Some(3)
+            }
             ["meta", "nfproto", family, ..] => {
                 self.only(match family {
                     "ipv4" => Family::V4,
@@ -81,6 +85,8 @@ impl Reader {
                 })?;
                 Some(3)
             }
+            ["update", ..] => self.remember(words),
+            ["ct", "zone", "set", ..] => self.verdict(&raw),
             ["tcp", "flags", ..] => self.opens(words),
             ["socket", "transparent", value @ ("0" | "1"), ..] => {
                 self.add(value == "0", Test::Transparent);
@@ -118,7 +124,7 @@ impl Reader {
             [key @ ("skuid" | "skgid" | "mark" | "iifname" | "oifname"), ..] => self.value(1, key, "", words),
             [
                 header @ ("ip" | "ip6" | "tcp" | "udp" | "sctp" | "ct"),
-                key @ ("saddr" | "daddr" | "sport" | "dport" | "state" | "mark"),
+                key @ ("saddr" | "daddr" | "sport" | "dport" | "state" | "mark" | "zone"),
                 ..,
             ] => self.value(2, key, header, words),
             _ => self.verdict(&raw).or_else(|| self.foreign(words)),
@@ -160,6 +166,10 @@ impl Reader {
             ("ct", "state") => Test::State(values.iter().map(|state| state.to_uppercase()).collect()),
             ("ct", "mark") => match values[..] {
                 [value] => Test::ConnectionMark(SocketMark::exact(number(value)?)),
+                _ => return None,
+            },
+            ("ct", "zone") => match values[..] {
+                [value] => Test::Zone(value.parse().ok()?),
                 _ => return None,
             },
             ("", "skuid") => ids(id_ranges(&values)?, Test::Uid, Test::Uids)?,
@@ -249,6 +259,18 @@ impl Reader {
         Some(form.split(' ').count())
     }
 
+    /// `update @dns-answers { meta nfproto timeout 3s }`.
+    fn remember(&mut self, words: &[Word]) -> Option<usize> {
+        let told = Memory::Set.told();
+        let mut words = words.iter().map(Word::raw);
+        let used = told.split(' ').count();
+        told.split(' ')
+            .all(|word| words.next() == Some(word))
+            .then_some(())?;
+        self.target = Target::Remember(Memory::Set);
+        Some(used)
+    }
+
     fn verdict(&mut self, raw: &[&str]) -> Option<usize> {
         let (target, used) = match *raw {
             ["accept", ..] => (Target::Accept, 1),
@@ -268,6 +290,7 @@ impl Reader {
                 (Target::Tproxy { port, mark }, 8)
             }
             ["notrack", ..] => (Target::Notrack, 1),
+            ["ct", "zone", "set", zone, ..] => (Target::Zone(zone.parse().ok()?), 4),
             ["ct", "mark", "set", "meta", "mark", ..] => (Target::SaveMark, 5),
             ["meta", "mark", "set", "ct", "mark", ..] => (Target::RestoreMark, 5),
             ["meta", "mark", "set", mark, ..] => (Target::Mark(number(mark)?), 4),

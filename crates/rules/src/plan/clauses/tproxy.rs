@@ -139,6 +139,7 @@ pub(in crate::plan) fn sending(
         &signs,
         &loopback(&intent.outbound),
         &intent.inbound,
+        None,
         then,
     ));
     clauses

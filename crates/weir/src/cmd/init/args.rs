@@ -39,6 +39,8 @@ pub(crate) struct Args {
     #[command(flatten)]
     pub(super) what: What,
     #[command(flatten)]
+    dns: Dns,
+    #[command(flatten)]
     exempt: Exempt,
     #[command(flatten)]
     proxy: Proxy,
@@ -98,6 +100,26 @@ pub(super) struct What {
     /// [default: on]
     #[arg(long, value_name = "on|off|auto", env, hide_env_values = true)]
     inbound_tproxy_conntrack: Option<String>,
+}
+
+#[derive(clap::Args)]
+#[command(next_help_heading = "DNS")]
+struct Dns {
+    /// Capture look-ups too: what goes to port 53 of the servers in `/etc/resolv.conf`, by UDP and TCP, is led to
+    /// port 15053, where `weir proxy --dns` answers; while it does not, look-ups go direct
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    redirect_dns: Option<String>,
+    /// With --redirect-dns: what goes to port 53 of any server
+    #[arg(long, env, hide_env_values = true, num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_name = "BOOL")]
+    capture_all_dns: Option<String>,
+    /// With --redirect-dns: look-ups fail while no DNS proxy answers. For a proxy on port 15053 that is not
+    /// Weir's, and gives no sign of life
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_name = "BOOL")]
+    dns_fail_closed: Option<String>,
+    /// With --redirect-dns: the file that names the servers, read once
+    #[arg(long, value_name = "FILE", default_value = "/etc/resolv.conf")]
+    resolv_conf: PathBuf,
 }
 
 #[derive(clap::Args)]
@@ -203,10 +225,6 @@ pub(super) struct Action {
 #[derive(clap::Args)]
 struct Compatible {
     #[arg(long, hide = true, env, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    redirect_dns: Option<String>,
-    #[arg(long, hide = true, env, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    capture_all_dns: Option<String>,
-    #[arg(long, hide = true, env, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     run_validation: Option<String>,
     #[arg(long, hide = true, env, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     skip_rule_apply: Option<String>,
@@ -307,14 +325,20 @@ impl Args {
             owner_groups_exclude: env::var("ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE").ok(),
             groups: groups(),
             // Either name of the variable will do, as with istio-iptables.
-            drop_invalid: [
+            drop_invalid: first([
                 self.what.drop_invalid.clone(),
                 env::var("INVALID_DROP").ok(),
                 env::var("DROP_INVALID").ok(),
-            ]
-            .into_iter()
-            .flatten()
-            .find(|value| !value.is_empty()),
+            ]),
+            redirect_dns: first([
+                self.dns.redirect_dns.clone(),
+                env::var("ISTIO_META_DNS_CAPTURE").ok(),
+                env::var("REDIRECT_DNS").ok(),
+            ]),
+            capture_all_dns: self.dns.capture_all_dns.clone(),
+            dns_fail_closed: self.dns.dns_fail_closed.clone(),
+            dns_servers: dns::nameservers(&self.dns.resolv_conf),
+            resolv_conf: self.dns.resolv_conf.display().to_string(),
             exclude_sources: self.exempt.inbound_exclude_sources.clone(),
             families: self.what.families.clone(),
             loopback_cidr: env::var("ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR").ok(),
@@ -324,22 +348,22 @@ impl Args {
     }
 }
 
+/// The first that says anything.
+fn first(given: [Option<String>; 3]) -> Option<String> {
+    given.into_iter().flatten().find(|value| !value.is_empty())
+}
+
 impl Compatible {
     /// What Weir has no rules for yet, under the name that people wrote.
     fn beyond(&self) -> Vec<(&'static str, String)> {
         let flags = [
-            ("--redirect-dns", &self.redirect_dns),
-            ("--capture-all-dns", &self.capture_all_dns),
             ("--run-validation", &self.run_validation),
             ("--skip-rule-apply", &self.skip_rule_apply),
         ];
         let given = flags
             .into_iter()
             .filter_map(|(flag, value)| Some((flag, value.clone()?)));
-        let dns = env::var("ISTIO_META_DNS_CAPTURE").ok();
-        given
-            .chain(dns.map(|value| ("ISTIO_META_DNS_CAPTURE", value)))
-            .collect()
+        given.collect()
     }
 }
 

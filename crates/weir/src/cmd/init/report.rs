@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write};
 
 use netsys::rules::{Backend, Choice, Done};
-use rules::intent::{Proxy, Selection, Signs};
+use rules::intent::{Dns, Proxy, Selection, Signs, WithoutProxy};
 use rules::{Intent, Plan};
 
 /// Said where no flag asks for anything.
@@ -25,6 +25,9 @@ pub(super) fn installed(intent: &Intent, plan: &Plan, choices: &[Choice], done: 
     };
     line("outbound", outbound(intent));
     line("inbound", inbound(intent, plan));
+    if let Some(captured) = intent.captured_dns() {
+        line("DNS", dns(captured));
+    }
     if let Proxy::Inside(signs) = &intent.proxy {
         line("proxy", proxy(signs));
     }
@@ -72,6 +75,22 @@ pub(super) fn outbound(intent: &Intent) -> String {
         &parts,
         &excluded.into_iter().flatten().collect::<Vec<_>>(),
         outbound.to_port,
+    )
+}
+
+fn dns(dns: &Dns) -> String {
+    let servers = match &dns.servers {
+        Selection::All => "any server".to_owned(),
+        Selection::Only(servers) => list(servers),
+    };
+    let without_proxy = match dns.without_proxy {
+        WithoutProxy::Direct => "while a DNS proxy answers there, else direct",
+        WithoutProxy::Fail => "always: look-ups fail while no DNS proxy answers there",
+    };
+    format!(
+        "UDP and TCP to port {} of {servers} -> port {}, {without_proxy}",
+        Dns::PORT,
+        dns.to_port
     )
 }
 

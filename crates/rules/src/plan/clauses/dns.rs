@@ -1,0 +1,129 @@
+//! DNS capture. Look-ups by UDP are given a zone of conntrack of their own before it sees them, for as long as the
+//! DNS proxy answers, and NAT leads that zone to the proxy. So it is decided for each packet, also for those of a
+//! socket that is kept: without the proxy they are of another zone, where no NAT is remembered. And what the
+//! proxy asks from the port that an application has just used is never taken for that application's.
+
+use ipnet::IpNet;
+
+use super::{
+    ALL_LOOPBACK, EXCLUDED_DEVICE, distinct, groups, leave, names, names_of, networks, outside,
+    signs_in_order,
+};
+use crate::intent::{Devices, Dns, Intent, Selection, Signs, WithoutProxy};
+use crate::plan::{Action, Clause, Condition, Family};
+use crate::ruleset::IpProtocol;
+
+/// Look-ups and the proxy's answers to them, as with istio-iptables, which has the proxy's own in zone 1; here they,
+/// and what goes direct, are where everything else is.
+const ZONE: u16 = 2;
+
+/// For each packet that is made here, before conntrack sees it.
+pub(in crate::plan) fn tracking_sending(signs: &Signs, intent: &Intent, dns: &Dns) -> Vec<Clause> {
+    let (mut of_proxy, late) = signs_in_order(signs);
+    of_proxy.extend(late);
+    let made_by_proxy = Condition::SocketHas(of_proxy);
+    let udp = Condition::Protocol(IpProtocol::Udp);
+    let mut clauses = vec![];
+    if dns.without_proxy == WithoutProxy::Direct {
+        clauses.push(Clause {
+            when: vec![
+                udp.clone(),
+                Condition::To(proxy_addresses()),
+                Condition::ToPort(vec![dns.to_port]),
+                made_by_proxy.clone(),
+            ],
+            then: Action::Remember,
+            purpose: "the DNS proxy lives",
+        });
+    }
+    clauses.push(Clause {
+        when: vec![
+            udp.clone(),
+            Condition::From(proxy_addresses()),
+            Condition::FromPort(dns.to_port),
+        ],
+        then: Action::Zone(ZONE),
+        purpose: "answer of the DNS proxy",
+    });
+    // As for its first packet; other protocols are none of these rules' business.
+    let mut left = vec![];
+    let excluded = &intent.devices.excluded;
+    if !excluded.is_empty() {
+        left.push(leave(Condition::LeavesBy(names_of(excluded)), EXCLUDED_DEVICE));
+    }
+    left.push(leave(made_by_proxy, "made by the proxy"));
+    left.extend(groups(&intent.outbound, &signs.gids));
+    clauses.extend(left.into_iter().map(|mut clause| {
+        clause.when.push(udp.clone());
+        clause
+    }));
+    let servers = servers(dns, &intent.devices);
+    let answers = (dns.without_proxy == WithoutProxy::Direct).then_some(Condition::DnsAnswers);
+    clauses.push(Clause {
+        when: queries(servers, IpProtocol::Udp)
+            .into_iter()
+            .chain(answers)
+            .collect(),
+        then: Action::Zone(ZONE),
+        purpose: DNS,
+    });
+    clauses
+}
+
+/// For the first packet of a connection. What goes to `left` is left alone later, as are excluded networks.
+pub(super) fn first(dns: &Dns, left: &[IpNet], intent: &Intent) -> Vec<Clause> {
+    let servers = servers(dns, &intent.devices);
+    let capture = |protocol, answers| Clause {
+        when: queries(servers.clone(), protocol)
+            .into_iter()
+            .chain(answers)
+            .collect(),
+        then: Action::Redirect(dns.to_port),
+        purpose: DNS,
+    };
+    if dns.without_proxy == WithoutProxy::Fail {
+        return vec![capture(IpProtocol::Udp, None), capture(IpProtocol::Tcp, None)];
+    }
+    let left: Vec<_> = left
+        .iter()
+        .copied()
+        .chain(networks(&intent.outbound.exclude_cidrs))
+        .collect();
+    vec![
+        capture(IpProtocol::Udp, Some(Condition::InZone(ZONE))),
+        capture(IpProtocol::Tcp, Some(Condition::DnsAnswers)),
+        // Else it would be captured as any other connection.
+        Clause {
+            when: queries(servers.map(|nets| outside(nets, &left)), IpProtocol::Tcp),
+            then: Action::Leave,
+            purpose: "DNS without its proxy",
+        },
+    ]
+}
+
+const DNS: &str = "DNS";
+
+/// Without servers, to any.
+fn queries(servers: Option<Vec<IpNet>>, protocol: IpProtocol) -> Vec<Condition> {
+    let mut when = vec![Condition::Protocol(protocol), Condition::ToPort(vec![Dns::PORT])];
+    when.extend(servers.map(Condition::To));
+    when
+}
+
+/// Those that can be captured; none for any.
+fn servers(dns: &Dns, devices: &Devices) -> Option<Vec<IpNet>> {
+    let lo_is_left = devices.excluded.iter().any(|name| names(name, "lo"));
+    let left: &[IpNet] = if lo_is_left { &ALL_LOOPBACK } else { &[] };
+    match &dns.servers {
+        Selection::All => None,
+        Selection::Only(servers) => {
+            let nets = distinct(servers).into_iter().map(IpNet::from);
+            Some(outside(nets.collect(), left))
+        }
+    }
+}
+
+/// Where REDIRECT leads what is made here.
+fn proxy_addresses() -> Vec<IpNet> {
+    Family::ALL.map(|family| family.loopback().into()).to_vec()
+}
