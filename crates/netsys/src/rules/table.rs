@@ -38,17 +38,22 @@ fn is_marked(table: &Table) -> bool {
     table.chain(MARK).is_some()
 }
 
-/// Takes those tables away that have nothing in them but built-in chains without a rule, unless somebody
-/// changes any rule while it looks. The kernel is asked, as a dump does not show what others keep in the
-/// same table.
+/// How often it is looked again where somebody changed a rule meanwhile: the other family, mostly.
+const LOOKS: usize = 100;
+
+/// Takes those tables away that have nothing in them but built-in chains without a rule. The kernel is asked, as
+/// a dump does not show what others keep in the same table.
 ///
 /// # Errors
 /// Where the kernel refuses.
 pub(super) fn remove_unused(family: Family, names: &[TableName]) -> io::Result<()> {
     let socket = Socket::open()?;
     for name in names {
-        let generation = socket.generation()?;
-        if is_unused(&socket, family, name.as_str())? {
+        for _ in 0..LOOKS {
+            let generation = socket.generation()?;
+            if !is_unused(&socket, family, name.as_str())? {
+                break;
+            }
             socket.remove_table(protocol(family), name.as_str(), generation)?;
         }
     }
