@@ -16,7 +16,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use model::{Created, Endpoint, ErrorName, ObjectName, Service, ServiceKind, Settings, Update};
+use model::{Created, Endpoint, ErrorName, ObjectName, Service, ServiceKind, Update};
 
 use crate::parse::{Key, Kind, Object, Parsed, PodObject, ServiceObject};
 use checks::Mismatch;
@@ -26,7 +26,7 @@ use pods::{endpoints_of_pod, selects};
 use virtual_addresses::VirtualAddresses;
 
 /// All objects of all files.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Catalog {
     files: BTreeMap<Arc<str>, File>,
     /// In which files an object is.
@@ -39,8 +39,8 @@ pub struct Catalog {
     /// Pods by each of their labels.
     labelled: Labels,
     addresses: VirtualAddresses,
-    /// Whether services without an address are given one.
-    is_automatic: bool,
+    /// Whether services without an address are left without.
+    has_no_automatic: bool,
     /// Services by the virtual addresses that their manifests give.
     addressed: BTreeMap<IpAddr, BTreeSet<ObjectName>>,
     /// By service.
@@ -55,25 +55,6 @@ pub struct Catalog {
 struct File {
     objects: BTreeMap<Key, (Place, Arc<Object>)>,
     problems: Vec<Problem>,
-}
-
-impl Default for Catalog {
-    fn default() -> Self {
-        Self {
-            files: BTreeMap::default(),
-            holders: BTreeMap::default(),
-            used: BTreeMap::default(),
-            slices_of: HashMap::default(),
-            selecting: Labels::default(),
-            labelled: Labels::default(),
-            addresses: VirtualAddresses::default(),
-            is_automatic: Settings::default().automatic_addresses,
-            addressed: BTreeMap::default(),
-            mismatches: BTreeMap::default(),
-            changed: BTreeSet::default(),
-            to_join: BTreeSet::default(),
-        }
-    }
 }
 
 impl Catalog {
@@ -286,14 +267,12 @@ impl Catalog {
 
     /// Notes what hangs on the mesh's settings.
     fn touch_settings(&mut self, after: Option<&Object>) {
-        let is_automatic = match after {
-            Some(Object::MeshConfig(settings)) => settings.automatic_addresses,
-            _ => Settings::default().automatic_addresses,
-        };
-        if is_automatic == self.is_automatic {
+        let has_no_automatic =
+            matches!(after, Some(Object::MeshConfig(settings)) if !settings.automatic_addresses);
+        if has_no_automatic == self.has_no_automatic {
             return;
         }
-        self.is_automatic = is_automatic;
+        self.has_no_automatic = has_no_automatic;
         let services = self.used.iter().filter_map(|(key, (_, object))| match &**object {
             Object::Service(service) if lacks_address(service) => Some(key.clone()),
             _ => None,
@@ -361,7 +340,7 @@ impl Catalog {
         let mut without: Vec<(Created, ObjectName)> = Vec::new();
         for key in self.changed.iter().filter(|key| key.kind == Kind::Service) {
             match self.used.get(key).map(|(_, object)| &**object) {
-                Some(Object::Service(object)) if self.is_automatic && lacks_address(object) => {
+                Some(Object::Service(object)) if !self.has_no_automatic && lacks_address(object) => {
                     without.push((object.service.created, key.name.clone()));
                 }
                 _ => self.addresses.release(&key.name),

@@ -102,13 +102,12 @@ impl Answerer {
             Received::Foreign => Unsaid::All("other"),
             Received::Question(question) => match self.look_up(&question) {
                 None => Unsaid::All(kind_name(question.kind)),
-                Some((found, ttl)) => {
-                    if matches!(found.end, End::Outside(_)) && !question.is_of_unknown_version() {
-                        Unsaid::AliasEnd(found, ttl)
-                    } else {
-                        return self.answered(query, own(&question, found, ttl, by), clock);
-                    }
+                Some((found, ttl))
+                    if matches!(found.end, End::Outside(_)) && !question.is_of_unknown_version() =>
+                {
+                    Unsaid::AliasEnd(found, ttl)
                 }
+                Some((found, ttl)) => return self.answered(query, own(&question, found, ttl, by), clock),
             },
         };
         AtOnce::Asks(Asks { what, clock })
