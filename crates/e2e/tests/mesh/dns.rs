@@ -1,6 +1,7 @@
 //! `weir proxy --dns` before a real resolver (unbound): names of the mesh by real clients, all others exactly as
 //! the resolver itself answers them.
 
+mod captured;
 mod forwarding;
 mod mark;
 mod queries;
