@@ -180,41 +180,39 @@ fn sigterm_lets_what_is_under_way_finish_and_still_accepts() -> Result<()> {
 }
 
 #[test]
-fn a_second_proxy_says_that_the_first_is_there() -> Result<()> {
+fn what_keeps_a_proxy_from_starting_is_said() -> Result<()> {
     let mesh = Mesh::create()?;
     let (client, _sidecar) = mesh.client()?;
+    let alone = mesh.pod("alone", "alone")?;
     let binary = e2e::weir::binary()?;
     let folder = mesh.manifests.path().to_string_lossy().into_owned();
-    let second = client.try_run(
-        RunAs::Proxy,
-        &binary.to_string_lossy(),
-        ["proxy", "--manifests", &folder],
-    )?;
-    assert!(!second.status.success());
-    assert!(
-        second.errors().contains("is another proxy running"),
-        "{}",
-        second.errors()
-    );
-    Ok(())
-}
-
-#[test]
-fn without_a_folder_it_says_so() -> Result<()> {
-    let mesh = Mesh::create()?;
-    let pod = mesh.pod("alone", "alone")?;
-    let binary = e2e::weir::binary()?;
-    let failed = pod.try_run(
-        RunAs::Proxy,
-        &binary.to_string_lossy(),
-        ["proxy", "--manifests", "/nonexistent/mesh"],
-    )?;
-    assert!(!failed.status.success());
-    assert!(
-        failed.errors().contains("/nonexistent/mesh"),
-        "{}",
-        failed.errors()
-    );
+    let table: [(&Pod, &[&str], [&str; 2]); 3] = [
+        (
+            &client,
+            &["--manifests", &folder],
+            ["is another proxy running", "[WEIR-PORT-IN-USE]"],
+        ),
+        (
+            &alone,
+            &["--manifests", "/nonexistent/mesh"],
+            ["/nonexistent/mesh", "[WEIR-MANIFEST-FOLDER]"],
+        ),
+        (
+            &alone,
+            &["--manifests", &folder, "--mark", "7"],
+            ["--mark needs CAP_NET_ADMIN", "[WEIR-PRIVILEGE]"],
+        ),
+    ];
+    for (pod, arguments, said) in table {
+        let arguments = [&["proxy"], arguments].concat();
+        let failed = pod.try_run(RunAs::Proxy, &binary.to_string_lossy(), arguments)?;
+        assert!(!failed.status.success());
+        let errors = failed.errors();
+        assert!(
+            said.iter().all(|part| errors.contains(part)),
+            "{said:?}: {errors}"
+        );
+    }
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! `weir proxy`: the sidecar's data path in the current network namespace.
 
 use std::io;
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -125,6 +126,9 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
             mark: args.inbound_tproxy_mark,
         },
     };
+    if let Some(mark) = args.mark {
+        may_mark(mark)?;
+    }
     // First the ports that one proxy alone can have: on the others a second one would be dealt connections
     // before it finds out that it is one too many.
     let dns = args
@@ -185,6 +189,18 @@ fn dns(ttl: Option<u32>, mark: Option<u32>, resolv_conf: PathBuf) -> Result<Dns>
         mark,
         gives_signs: true,
     })
+}
+
+/// Said at the start: later, each connection would fail for it.
+fn may_mark(mark: u32) -> Result<()> {
+    match netsys::sock::datagram_to((Ipv4Addr::LOCALHOST, ports::DNS).into(), Some(mark)) {
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => fail!(
+            Privilege,
+            "--mark needs CAP_NET_ADMIN: give the proxy that capability, or have the rules recognise it by its user \
+             (weir init --proxy-uid)"
+        ),
+        _ => Ok(()),
+    }
 }
 
 fn cannot_listen(error: io::Error, inbound: Inbound) -> anyhow::Error {
