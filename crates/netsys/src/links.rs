@@ -1,10 +1,11 @@
 //! What a network namespace is like: its devices, and whether it speaks IPv6. Everything acts on the namespace of the calling thread.
 
+use std::net::IpAddr;
 use std::{fs, io};
 
 use rustix::net::{AddressFamily, SocketType, netdevice};
 
-use crate::netlink::{self, LIST_LINKS, attributes};
+use crate::netlink::{self, LIST_ADDRESSES, LIST_LINKS, attributes};
 
 /// A network device.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -116,6 +117,25 @@ pub fn ipv6_is_on() -> io::Result<bool> {
         }
     }
     Ok(false)
+}
+
+/// Every address of the namespace's own.
+///
+/// # Errors
+/// Where netlink is refused.
+pub fn addresses() -> io::Result<Vec<IpAddr>> {
+    const FIXED: usize = 8;
+    const ADDRESS: u16 = 1;
+    const LOCAL: u16 = 2;
+    let of = |body: &Vec<u8>| {
+        let rest = body.get(FIXED..)?;
+        let find = |wanted| attributes(rest).find_map(|(kind, value)| (kind == wanted).then_some(value));
+        // On a point-to-point link the other attribute is the peer's.
+        let value = find(LOCAL).or_else(|| find(ADDRESS))?;
+        let v4 = <[u8; 4]>::try_from(value).map(IpAddr::from);
+        v4.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from)).ok()
+    };
+    Ok(netlink::list(LIST_ADDRESSES)?.iter().filter_map(of).collect())
 }
 
 #[cfg(test)]

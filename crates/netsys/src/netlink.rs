@@ -12,25 +12,26 @@ use rustix::net::{AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, So
 
 const ACK_ERROR: u16 = 2;
 const LIST_DONE: u16 = 3;
-const NEW_LINK: u16 = 16;
+pub(crate) const NEW_LINK: u16 = 16;
+pub(crate) const REMOVE_LINK: u16 = 17;
 const NEW_ADDRESS: u16 = 20;
-const NEW_ROUTE: u16 = 24;
+pub(crate) const NEW_ROUTE: u16 = 24;
 const REMOVE_ADDRESS: u16 = 21;
-const REMOVE_ROUTE: u16 = 25;
-const NEW_POLICY: u16 = 32;
-const REMOVE_POLICY: u16 = 33;
+pub(crate) const REMOVE_ROUTE: u16 = 25;
+pub(crate) const NEW_POLICY: u16 = 32;
+pub(crate) const REMOVE_POLICY: u16 = 33;
 pub(crate) const LIST_ROUTES: u16 = 26;
 pub(crate) const LIST_POLICIES: u16 = 34;
 pub(crate) const LIST_LINKS: u16 = 18;
 pub(crate) const LIST_ADDRESSES: u16 = 22;
 
-const REQUEST_ACK: u16 = 0x1 | 0x4;
-const CREATE_EXCLUSIVE: u16 = 0x400 | 0x200;
-const CREATE_OR_REPLACE: u16 = 0x400 | 0x100;
+pub(crate) const REQUEST_ACK: u16 = 0x1 | 0x4;
+pub(crate) const CREATE_EXCLUSIVE: u16 = 0x400 | 0x200;
+pub(crate) const CREATE_OR_REPLACE: u16 = 0x400 | 0x100;
 const REQUEST_LIST: u16 = 0x1 | 0x300;
 
 /// Attribute of a link: its name.
-const NAME: u16 = 3;
+pub(crate) const NAME: u16 = 3;
 
 /// Bytes of a `nlmsghdr`.
 pub(crate) const HEADER: usize = 16;
@@ -300,7 +301,13 @@ impl Changes {
         first
     }
 
-    fn message(&mut self, kind: u16, flags: u16, what: String, body: impl FnOnce(&mut Vec<u8>)) -> &mut Self {
+    pub(crate) fn message(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        what: String,
+        body: impl FnOnce(&mut Vec<u8>),
+    ) -> &mut Self {
         let start = self.bytes.len();
         let sequence = self.what.len() as u32;
         self.bytes.extend(0_u32.to_ne_bytes());
@@ -425,7 +432,7 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])>
 }
 
 /// `ifinfomsg`.
-fn link_header(bytes: &mut Vec<u8>, index: u32, up: bool) {
+pub(crate) fn link_header(bytes: &mut Vec<u8>, index: u32, up: bool) {
     let flags = if up { libc::IFF_UP as u32 } else { 0 };
     bytes.extend([0; 4]);
     bytes.extend(index.to_ne_bytes());
@@ -438,7 +445,7 @@ pub(crate) fn attribute(bytes: &mut Vec<u8>, kind: u16, value: &[u8]) {
     nested(bytes, kind, |bytes| bytes.extend(value));
 }
 
-fn nested(bytes: &mut Vec<u8>, kind: u16, body: impl FnOnce(&mut Vec<u8>)) {
+pub(crate) fn nested(bytes: &mut Vec<u8>, kind: u16, body: impl FnOnce(&mut Vec<u8>)) {
     let start = bytes.len();
     bytes.extend([0; 2]);
     bytes.extend(kind.to_ne_bytes());
@@ -448,13 +455,13 @@ fn nested(bytes: &mut Vec<u8>, kind: u16, body: impl FnOnce(&mut Vec<u8>)) {
     bytes.resize(bytes.len().next_multiple_of(4), 0);
 }
 
-fn text(name: &str) -> Vec<u8> {
+pub(crate) fn text(name: &str) -> Vec<u8> {
     let mut bytes = name.as_bytes().to_vec();
     bytes.push(0);
     bytes
 }
 
-fn family(address: IpAddr) -> u8 {
+pub(crate) fn family(address: IpAddr) -> u8 {
     let family = if address.is_ipv4() {
         libc::AF_INET
     } else {
@@ -467,7 +474,7 @@ fn host_bits(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 
-fn octets(address: IpAddr) -> Vec<u8> {
+pub(crate) fn octets(address: IpAddr) -> Vec<u8> {
     match address {
         IpAddr::V4(v4) => v4.octets().to_vec(),
         IpAddr::V6(v6) => v6.octets().to_vec(),

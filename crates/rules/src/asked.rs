@@ -8,8 +8,8 @@ use std::fmt::{Display, Write as _};
 use crate::cgroup;
 use crate::flags::Flags;
 use crate::intent::{
-    Devices, Families, Inbound, InboundMode, Intent, LOOPBACK_V4, Outbound, Place, Proxy, Selection, Signs,
-    Tracking,
+    Devices, Dns, Families, Inbound, InboundMode, Intent, LOOPBACK_V4, Outbound, Place, Proxy, Selection,
+    Signs, Tracking, WithoutProxy,
 };
 use crate::plan::{Family, TRACKING_FLAG};
 use crate::ruleset::{Chain, ChainKind, Match, Rule, Ruleset, Target, Test};
@@ -25,6 +25,8 @@ const PIECE: usize = 100;
 const SERVICES: &str = "--services";
 const GROUPS: &str = "ISTIO_OUTBOUND_OWNER_GROUPS=";
 const EXCLUDE_GROUPS: &str = "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE=";
+/// The servers of resolv.conf at the time.
+const SERVERS: &str = "nameservers=";
 const LOOPBACK: &str = "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR=";
 
 /// The flags and variables of `weir init` that ask for the same; none for what no flags can ask for.
@@ -34,7 +36,7 @@ pub fn words(intent: &Intent) -> Option<String> {
         proxy: Proxy::Inside(signs),
         outbound,
         inbound,
-        dns: _,
+        dns,
         uncarried: _,
         place,
         devices: Devices {
@@ -50,6 +52,9 @@ pub fn words(intent: &Intent) -> Option<String> {
     let mut words = Words::default();
     words.outbound(outbound);
     words.inbound(inbound);
+    if let Some(dns) = dns {
+        words.dns(dns);
+    }
     words.list("-c", excluded);
     words.list("-k", virtual_machines);
     words.signs(signs);
@@ -125,6 +130,22 @@ impl Words {
         }
         if *loopback_v4 != LOOPBACK_V4 {
             self.word(format_args!("{LOOPBACK}{loopback_v4}"));
+        }
+    }
+
+    fn dns(&mut self, dns: &Dns) {
+        let Dns {
+            servers,
+            to_port: _,
+            without_proxy,
+        } = dns;
+        self.flag("--redirect-dns", "true");
+        match servers {
+            Selection::All => self.flag("--capture-all-dns", "true"),
+            Selection::Only(servers) => self.word(format_args!("{SERVERS}{}", joined(servers))),
+        }
+        if *without_proxy == WithoutProxy::Fail {
+            self.flag("--dns-fail-closed", "true");
         }
     }
 
@@ -208,7 +229,8 @@ pub fn kept(ruleset: &Ruleset) -> Option<String> {
         .rules
         .iter()
         .filter_map(|rule| rule.comment()?.strip_prefix(PREFIX));
-    Some(pieces.collect())
+    let words: String = pieces.collect();
+    (!words.is_empty()).then_some(words)
 }
 
 /// The flags that the words are; none where they are of another version. `--services` is answered apart.
@@ -218,6 +240,11 @@ pub fn flags(words: &str) -> Option<(Flags, bool)> {
     let mut services = false;
     let mut left = words.split(' ').filter(|word| !word.is_empty());
     while let Some(word) = left.next() {
+        if let Some(servers) = word.strip_prefix(SERVERS) {
+            let servers = servers.split(',').filter(|server| !server.is_empty());
+            flags.dns_servers = servers.map(|server| server.parse().ok()).collect::<Option<_>>()?;
+            continue;
+        }
         let variables = [
             (GROUPS, &mut flags.owner_groups),
             (EXCLUDE_GROUPS, &mut flags.owner_groups_exclude),
@@ -262,6 +289,9 @@ fn flag_of<'a>(flags: &'a mut Flags, flag: &str) -> Option<&'a mut Option<String
         "--proxy-mark" => &mut flags.proxy_mark,
         cgroup::CLASS_FLAG => &mut flags.proxy_class_id,
         cgroup::PATH_FLAG => &mut flags.proxy_cgroup,
+        "--redirect-dns" => &mut flags.redirect_dns,
+        "--capture-all-dns" => &mut flags.capture_all_dns,
+        "--dns-fail-closed" => &mut flags.dns_fail_closed,
         "--families" => &mut flags.families,
         "--drop-invalid" => &mut flags.drop_invalid,
         _ => return None,
@@ -312,6 +342,15 @@ mod tests {
                 let nets: Vec<_> = (10..200).map(|net| format!("{net}.0.0.0/16")).collect();
                 flags.outbound_cidrs = Some(nets.join(","));
                 flags.proxy_mark = text("7");
+            }),
+            flags_of(true, |flags| {
+                flags.redirect_dns = text("true");
+                flags.dns_servers = vec!["10.96.0.10".parse().unwrap(), "fd00:96::a".parse().unwrap()];
+            }),
+            flags_of(true, |flags| {
+                flags.redirect_dns = text("true");
+                flags.capture_all_dns = text("true");
+                flags.dns_fail_closed = text("true");
             }),
             flags_of(true, |flags| {
                 flags.proxy_class_id = text("7,10:1");

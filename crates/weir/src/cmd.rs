@@ -8,3 +8,4 @@ pub(crate) mod pc;
 pub(crate) mod place;
 pub(crate) mod proxy;
 pub(crate) mod run;
+pub(crate) mod verify;

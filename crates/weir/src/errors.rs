@@ -117,6 +117,15 @@ fn of_type(error: &(dyn StdError + 'static)) -> Option<ErrorName> {
     if let Some(error) = error.downcast_ref() {
         return Some(of_manifests(error));
     }
+    if let Some(error) = error.downcast_ref::<diagnose::verify::Error>() {
+        use diagnose::verify::Error as E;
+        return match error {
+            E::NothingInstalled | E::NothingAsked | E::NothingWanted => Some(ErrorName::NothingToVerify),
+            E::Mistaken(_) => Some(ErrorName::FamilyHole),
+            // What they come from has a name.
+            E::Rules(_) | E::Wire(_) | E::Socket(_) => None,
+        };
+    }
     if let Some(error) = error.downcast_ref::<netsys::rules::undo::UndoError>() {
         use netsys::rules::undo::UndoError as E;
         return Some(match error {

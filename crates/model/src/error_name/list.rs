@@ -119,6 +119,14 @@ error_names! {
          could not be set or put back.";
         "/proc/sys is not writable, as in a container without privilege.";
         "Have the pod set it (securityContext.sysctls), or let conntrack follow: --inbound-tproxy-conntrack on.";
+    CaptureBroken = "WEIR-CAPTURE-BROKEN":
+        "A probe of `weir verify` did not arrive where it should.";
+        "A rule is missing, another one comes before it, a route is gone, or the proxy hangs. Each line that begins with BROKEN says which probe, where it arrived, and the rule.";
+        "Do what the line says; `weir init` with the same flags puts every rule of Weir's back.";
+    NothingToVerify = "WEIR-NOTHING-TO-VERIFY":
+        "`weir verify` does not know what should hold in this namespace.";
+        "There is no rule of Weir's in it, or the rules do not keep what they were made from, or the flags ask for no capture.";
+        "Install rules (`weir init --sidecar`), or give the flags of `weir init` after `--`.";
     Confirm = "WEIR-CONFIRM":
         "A change of a machine's own namespace waits to be confirmed, or could not be.";
         "With --host a change is undone unless `weir init --confirm` comes in time, from the same user.";

@@ -4,6 +4,7 @@
 mod args;
 mod report;
 mod undo;
+mod validate;
 mod watch;
 
 use std::io::Write;
@@ -20,19 +21,36 @@ use rules::{Facts, Intent, Plan};
 
 pub(crate) use self::args::Args;
 use crate::cmd::place;
-use crate::errors::{OrNamed, fail, of_mistakes as all};
+use crate::errors::{OrNamed, fail, named, of_mistakes as all};
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let name = args.action.netns.as_deref().filter(|name| !name.is_empty());
     let netns = name.map(place::named).transpose()?;
+    let all = || {
+        act(args)?;
+        validate::run(args)
+    };
     match netns {
-        None => act(args)?,
-        Some(netns) => netns.run(|| act(args)).or_named(
+        None => all(),
+        Some(netns) => netns.run(all).or_named(
             ErrorName::Privilege,
             "cannot enter the network namespace: that needs CAP_SYS_ADMIN, so run as root",
-        )??,
+        )?,
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+/// What these flags of `weir init` ask for.
+pub(crate) fn intent_of(flags: &[String]) -> Result<Intent> {
+    #[derive(clap::Parser)]
+    #[command(name = "weir verify --", disable_help_flag = true)]
+    struct Asked {
+        #[command(flatten)]
+        args: Args,
+    }
+    let words = std::iter::once("weir verify --").chain(flags.iter().map(String::as_str));
+    let asked = <Asked as clap::Parser>::try_parse_from(words);
+    let asked = asked.map_err(|error| named(ErrorName::Usage, format!("after `--`: {error}")))?;
+    asked.args.intent()
 }
 
 fn act(args: &Args) -> Result<()> {
@@ -50,6 +68,8 @@ fn act(args: &Args) -> Result<()> {
             watch::run(args, intent, folder)
         } else if action.dry_run {
             dry_run(args, &intent)
+        } else if args.skips_rules() {
+            say("No rule was written, as --skip-rule-apply asks.\n")
         } else {
             install(args, &intent)
         }

@@ -1,4 +1,4 @@
-//! Which network namespace a command is about: the one it runs in, one with a name, or one at a path.
+//! Which network namespace a command is about: the one it runs in, one with a name or a path, or a process's.
 
 use std::path::{Path, PathBuf};
 
@@ -8,6 +8,40 @@ use netsys::netns::Netns;
 
 use crate::errors::OrNamed;
 
+/// Where a command looks.
+#[derive(clap::Args)]
+#[command(next_help_heading = "Where")]
+pub(crate) struct Place {
+    /// A namespace by its path or its name under /run/netns [default: the one this runs in]
+    #[arg(long, value_name = "PATH|NAME", conflicts_with = "pid")]
+    netns: Option<String>,
+    /// The namespace of this process
+    #[arg(long, value_name = "PID")]
+    pid: Option<u32>,
+}
+
+impl Place {
+    /// The namespace, where it is another than the caller's.
+    pub(crate) fn open(&self) -> Result<Option<Netns>> {
+        match (&self.netns, self.pid) {
+            (Some(name), _) => named(name).map(Some),
+            (None, Some(pid)) => of_process(pid).map(Some),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// Runs `f` there.
+    pub(crate) fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
+        match self.open()? {
+            None => Ok(f()),
+            Some(netns) => netns.run(f).or_named(
+                ErrorName::Namespace,
+                "cannot enter the network namespace: that needs CAP_SYS_ADMIN, so run as root",
+            ),
+        }
+    }
+}
+
 /// A name is one that `ip netns` gave.
 pub(crate) fn named(name: &str) -> Result<Netns> {
     let path = match name.contains('/') {
@@ -16,5 +50,11 @@ pub(crate) fn named(name: &str) -> Result<Netns> {
     };
     Netns::open(&path).or_named_with(ErrorName::Namespace, || {
         format!("--netns {name}: cannot open {} (see `ip netns`)", path.display())
+    })
+}
+
+fn of_process(pid: u32) -> Result<Netns> {
+    Netns::open(Path::new(&format!("/proc/{pid}/ns/net"))).or_named_with(ErrorName::Namespace, || {
+        format!("--pid {pid}: cannot open its network namespace; is it running, and is this root?")
     })
 }

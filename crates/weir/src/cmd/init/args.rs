@@ -215,6 +215,16 @@ pub(super) struct Action {
           value_parser = FalseyValueParser::new(), default_value = "false", hide_default_value = true,
           hide_possible_values = true, value_name = "BOOL")]
     native_nftables: bool,
+    /// Afterwards, verify that it is captured (weir verify), and exit with 126 where it is not
+    #[arg(long, env, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_parser = FalseyValueParser::new(), default_value = "false", hide_default_value = true,
+          hide_possible_values = true, value_name = "BOOL")]
+    run_validation: bool,
+    /// Write no rule: with --run-validation, only verify
+    #[arg(long, env, num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          value_parser = FalseyValueParser::new(), default_value = "false", hide_default_value = true,
+          hide_possible_values = true, value_name = "BOOL")]
+    skip_rule_apply: bool,
     /// The process that waits for a confirmation: rules to put back on standard input
     #[arg(long, hide = true, value_name = "SECONDS")]
     pub(super) undo_after: Option<u64>,
@@ -224,10 +234,6 @@ pub(super) struct Action {
 /// ignored silently (docs/istio-iptables.md says which is which).
 #[derive(clap::Args)]
 struct Compatible {
-    #[arg(long, hide = true, env, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    run_validation: Option<String>,
-    #[arg(long, hide = true, env, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
-    skip_rule_apply: Option<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     reconcile: Option<String>,
     #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
@@ -274,6 +280,24 @@ impl Action {
 }
 
 impl Args {
+    /// Whether what is asked for is to be verified.
+    pub(super) fn validates(&self) -> bool {
+        let Action {
+            run_validation,
+            dry_run,
+            cleanup,
+            confirm,
+            undo_after,
+            ..
+        } = &self.action;
+        *run_validation && !dry_run && !cleanup && !confirm && undo_after.is_none()
+    }
+
+    /// Whether no rule is to be written.
+    pub(super) fn skips_rules(&self) -> bool {
+        self.action.skip_rule_apply
+    }
+
     /// What they ask for, with what the file says.
     pub(super) fn intent(&self) -> Result<Intent> {
         let mut flags = self.flags();
@@ -343,7 +367,8 @@ impl Args {
             families: self.what.families.clone(),
             loopback_cidr: env::var("ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR").ok(),
             envoy_user: envoy_user(),
-            beyond: self.compatible.beyond(),
+            // There is none left.
+            beyond: vec![],
         }
     }
 }
@@ -351,20 +376,6 @@ impl Args {
 /// The first that says anything.
 fn first(given: [Option<String>; 3]) -> Option<String> {
     given.into_iter().flatten().find(|value| !value.is_empty())
-}
-
-impl Compatible {
-    /// What Weir has no rules for yet, under the name that people wrote.
-    fn beyond(&self) -> Vec<(&'static str, String)> {
-        let flags = [
-            ("--run-validation", &self.run_validation),
-            ("--skip-rule-apply", &self.skip_rule_apply),
-        ];
-        let given = flags
-            .into_iter()
-            .filter_map(|(flag, value)| Some((flag, value.clone()?)));
-        given.collect()
-    }
 }
 
 /// The id of the user that `ENVOY_USER` names (istio-proxy without it), where this machine knows one.

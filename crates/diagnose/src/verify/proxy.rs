@@ -1,0 +1,291 @@
+//! The proxy, as the namespace shows it: who listens on the ports that connections are led to; and what listens in
+//! its place while nobody does.
+
+use std::collections::HashSet;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use model::Direction;
+use netsys::listening::listening;
+use netsys::probe::{Owner, can_be};
+use netsys::sock;
+use netsys::tcp::{self, Listener};
+use rules::intent::{Proxy, Selection};
+use rules::ruleset::IpProtocol;
+use rules::{Family, Intent, Mentions};
+use runtime::random::Random;
+
+use super::Wanted;
+use super::report::{Finding, Outcome};
+use super::roundtrip::StandIn;
+
+/// Everybody who listens, and the stand-ins.
+pub(super) struct Proxies {
+    listeners: Vec<Listener>,
+    places: Vec<Place>,
+    /// User ids that the proxy is known by.
+    uids: Vec<u32>,
+    /// The port of the DNS proxy, where look-ups are captured.
+    dns: Option<u16>,
+    /// Whether it runs.
+    pub(super) dns_answers: bool,
+}
+
+/// A listener that there should be.
+struct Place {
+    direction: Direction,
+    family: Family,
+    port: u16,
+    is: Found,
+}
+
+enum Found {
+    /// Somebody listens there.
+    Running,
+    /// A stand-in does.
+    StandIn(StandIn),
+    /// Nobody does, and nobody can.
+    Nobody(io::Error),
+}
+
+impl Proxies {
+    pub(super) fn find(wanted: &Wanted) -> io::Result<Self> {
+        let intent = &wanted.intent;
+        let dns = intent.captured_dns().map(|dns| dns.to_port);
+        let udp = listening(IpProtocol::Udp)?;
+        let mut proxies = Self {
+            dns,
+            dns_answers: dns.is_some_and(|port| udp.iter().any(|socket| socket.address.port() == port)),
+            listeners: tcp::listeners()?,
+            places: vec![],
+            uids: match &intent.proxy {
+                Proxy::Inside(signs) => signs.uids.clone(),
+                Proxy::Outside { .. } => vec![],
+            },
+        };
+        for &family in &wanted.families {
+            if !intent.outbound.is_none() {
+                proxies.add(intent, Direction::Outbound, family);
+            }
+            if !intent.inbound.ports.is_none() {
+                proxies.add(intent, Direction::Inbound, family);
+            }
+        }
+        Ok(proxies)
+    }
+
+    fn add(&mut self, intent: &Intent, direction: Direction, family: Family) {
+        let (port, tproxy) = match direction {
+            Direction::Outbound => (intent.outbound.to_port, None),
+            Direction::Inbound => (intent.inbound.to_port, intent.inbound.tproxy()),
+        };
+        let at = SocketAddr::new(taken_by(direction, family), port);
+        let is = if self.takes(direction, at) {
+            Found::Running
+        } else {
+            let opened = match tproxy {
+                None => sock::listen(at, false),
+                Some(_) => sock::listen_transparent(at),
+            };
+            match opened {
+                Err(error) => Found::Nobody(error),
+                Ok(listener) => Found::StandIn(StandIn {
+                    listener,
+                    owner: self.owner(intent),
+                    tproxy: tproxy.map(|tproxy| tproxy.mark.value),
+                }),
+            }
+        };
+        self.places.push(Place {
+            direction,
+            family,
+            port,
+            is,
+        });
+    }
+
+    /// The proxy, by the first of its signs that can be had, if any can.
+    fn owner(&self, intent: &Intent) -> Option<Owner> {
+        let myself = netsys::probe::myself();
+        let Proxy::Inside(signs) = &intent.proxy else {
+            return None;
+        };
+        let by_uid = signs.uids.first().map(|&uid| Owner {
+            uid,
+            gid: signs.gids.first().copied().unwrap_or(myself.gid),
+            mark: 0,
+        });
+        let by_mark = signs.marks.first().map(|mark| Owner {
+            mark: mark.value,
+            ..myself
+        });
+        let by_gid = signs.gids.first().map(|&gid| Owner { gid, ..myself });
+        let all = [by_uid, by_mark, by_gid];
+        all.into_iter().flatten().find(|owner| can_be(*owner))
+    }
+
+    /// Whether what is led to a place finds a listener: what comes from outside is led to an address of the device.
+    fn takes(&self, direction: Direction, at: SocketAddr) -> bool {
+        self.listeners.iter().any(|listener| {
+            let ip = listener.address.ip();
+            let is_any = match ip {
+                IpAddr::V4(v4) => v4.is_unspecified() && at.is_ipv4(),
+                // One of `[::]` takes IPv4 too, where it does not say otherwise.
+                IpAddr::V6(v6) => v6.is_unspecified(),
+            };
+            listener.address.port() == at.port()
+                && (is_any || (direction == Direction::Outbound && ip == at.ip()))
+        })
+    }
+
+    /// Whether somebody listens at an address, stand-ins apart.
+    pub(super) fn listens(&self, at: SocketAddr) -> bool {
+        self.takes(Direction::Outbound, at)
+    }
+
+    /// The stand-in of a place, if one is there.
+    pub(super) fn stand_in(&self, direction: Direction, family: Family) -> Option<&StandIn> {
+        match &self.place(direction, family)?.is {
+            Found::StandIn(stand_in) => Some(stand_in),
+            _ => None,
+        }
+    }
+
+    /// Whether connections are led anywhere.
+    pub(super) fn is_there(&self, direction: Direction, family: Family) -> bool {
+        self.place(direction, family)
+            .is_some_and(|place| !matches!(place.is, Found::Nobody(_)))
+    }
+
+    fn place(&self, direction: Direction, family: Family) -> Option<&Place> {
+        let mut places = self.places.iter();
+        places.find(|place| (place.direction, place.family) == (direction, family))
+    }
+
+    /// Whether look-ups are to be captured and no DNS proxy runs.
+    pub(super) fn lacks_dns(&self) -> bool {
+        self.dns.is_some() && !self.dns_answers
+    }
+
+    /// Whether it is the port of the DNS proxy.
+    pub(super) fn is_dns(&self, port: u16) -> bool {
+        self.dns == Some(port)
+    }
+
+    /// Who listens on a port, for people.
+    pub(super) fn name(&self, family: Family, port: u16) -> String {
+        let place = self
+            .places
+            .iter()
+            .find(|place| (place.family, place.port) == (family, port));
+        match place.map(|place| &place.is) {
+            Some(Found::Running) => format!("proxy :{port}"),
+            Some(Found::StandIn(_)) => format!("stand-in :{port}"),
+            Some(Found::Nobody(_)) | None => format!("port {port}"),
+        }
+    }
+
+    /// That it does not run, or listens elsewhere.
+    pub(super) fn findings(&self, before_proxy: bool) -> Vec<Finding> {
+        let missing = self.places.iter().filter_map(|place| {
+            let why = match &place.is {
+                Found::Running => return None,
+                Found::StandIn(_) if before_proxy => return None,
+                Found::StandIn(_) => format!(
+                    "no proxy listens there; a stand-in took its place, so the rules are shown and the proxy is not{}",
+                    self.elsewhere(place)
+                ),
+                Found::Nobody(error) => {
+                    format!("no proxy listens there, and no stand-in can: {error}{}", self.elsewhere(place))
+                }
+            };
+            Some(Finding {
+                probe: "the proxy".to_owned(),
+                family: place.family.to_string(),
+                sent: String::new(),
+                arrived: String::new(),
+                rule: String::new(),
+                counted: None,
+                verdict: Outcome::NotProbed,
+                why: Some(format!("port {} ({}): {why}", place.port, place.direction.as_str())),
+            })
+        });
+        let dns = self.dns.filter(|_| self.lacks_dns()).map(|port| Finding {
+            probe: "the DNS proxy".to_owned(),
+            family: "IPv4, IPv6".to_owned(),
+            sent: String::new(),
+            arrived: String::new(),
+            rule: String::new(),
+            counted: None,
+            verdict: Outcome::NotProbed,
+            why: Some(format!(
+                "port {port}: no DNS proxy listens there, so look-ups go direct, and that they are captured is not shown"
+            )),
+        });
+        missing.chain(dns).collect()
+    }
+
+    /// Where the proxy's user listens instead.
+    fn elsewhere(&self, place: &Place) -> String {
+        let mut ports: Vec<String> = self
+            .listeners
+            .iter()
+            .filter(|listener| self.uids.contains(&listener.uid))
+            .map(|listener| listener.address.to_string())
+            .collect();
+        ports.sort_unstable();
+        ports.dedup();
+        let same_port = ports.iter().find(|at| at.ends_with(&format!(":{}", place.port)));
+        match (same_port, ports.is_empty()) {
+            (Some(at), _) => format!(
+                "; it listens at {at}, where this traffic does not come: it must listen on every address"
+            ),
+            (None, true) => "; no process of the proxy's user listens anywhere: start the proxy".to_owned(),
+            (None, false) => format!(
+                "; a process of the proxy's user listens at {}: its port and the rules' do not agree",
+                ports.join(", ")
+            ),
+        }
+    }
+
+    /// Ports that nobody uses and nothing speaks of, without end.
+    pub(super) fn free_ports(
+        &self,
+        random: &mut Random,
+        beyond: &Mentions,
+        intent: &Intent,
+    ) -> impl Iterator<Item = u16> + use<> {
+        const FIRST: u16 = 20_000;
+        const COUNT: u16 = 40_000;
+        let mut used: HashSet<u16> = self
+            .listeners
+            .iter()
+            .map(|listener| listener.address.port())
+            .collect();
+        used.extend(&beyond.ports);
+        used.extend(&beyond.source_ports);
+        let Intent {
+            outbound, inbound, ..
+        } = intent;
+        used.extend([outbound.to_port, inbound.to_port, inbound.tunnel_port]);
+        used.extend(outbound.ports.iter().chain(&outbound.exclude_ports));
+        used.extend(&inbound.exclude_ports);
+        if let Selection::Only(ports) = &inbound.ports {
+            used.extend(ports);
+        }
+        let start = (random.bits() % u64::from(COUNT)) as u16;
+        let all = (0..COUNT).cycle().skip(usize::from(start));
+        all.map(|offset| FIRST + offset)
+            .filter(move |port| !used.contains(port))
+    }
+}
+
+/// Where what is captured in a direction comes to.
+fn taken_by(direction: Direction, family: Family) -> IpAddr {
+    match (direction, family) {
+        (Direction::Outbound, Family::V4) => Ipv4Addr::LOCALHOST.into(),
+        (Direction::Outbound, Family::V6) => Ipv6Addr::LOCALHOST.into(),
+        (Direction::Inbound, Family::V4) => Ipv4Addr::UNSPECIFIED.into(),
+        (Direction::Inbound, Family::V6) => Ipv6Addr::UNSPECIFIED.into(),
+    }
+}

@@ -1,0 +1,104 @@
+//! Rules of others in front of Weir's, before them in the same chain, or in another table.
+
+use anyhow::{Result, ensure};
+
+use super::{World, init, verify};
+
+/// Each makes some packet fare otherwise than was asked.
+const IPTABLES: [&str; 17] = [
+    "-t nat -I PREROUTING -p tcp -j ACCEPT",
+    "-t nat -I PREROUTING -p tcp --dport 8080 -j ACCEPT",
+    "-t nat -I PREROUTING -s 198.51.100.0/24 -j RETURN",
+    "-t nat -I OUTPUT -p tcp -j ACCEPT",
+    "-t nat -I OUTPUT -p tcp --dport 5432 -j RETURN",
+    "-t nat -I OUTPUT -p tcp -m multiport --dports 5432,9092 -j ACCEPT",
+    "-t nat -I OUTPUT -d 203.0.113.9 -j ACCEPT",
+    "-t nat -I OUTPUT -m owner --uid-owner 1000 -j ACCEPT",
+    "-t nat -I OUTPUT -d 203.0.113.9 -p tcp --dport 443 -m owner --uid-owner 1000 -j ACCEPT",
+    "-t nat -I WEIR_OUTPUT -p tcp --dport 5432 -j RETURN",
+    "-t nat -I WEIR_INBOUND -p tcp --dport 8080 -j RETURN",
+    "-t nat -I OUTPUT -p tcp --dport 5432 -j REDIRECT --to-ports 9999",
+    "-t mangle -I PREROUTING -p tcp --dport 8080 -j DROP",
+    "-t filter -I INPUT -p tcp --dport 15006 -j DROP",
+    "-t filter -I OUTPUT -p tcp --dport 5432 -j DROP",
+    "-t filter -I OUTPUT -m owner --gid-owner 1337 -j DROP",
+    "-t raw -I PREROUTING -p tcp -j DROP",
+];
+
+const NFT: [&str; 6] = [
+    "chain inet theirs x { type filter hook output priority -400; tcp dport 5432 drop; }",
+    "chain inet theirs x { type filter hook input priority 0; tcp dport 15006 drop; }",
+    "chain inet theirs x { type filter hook prerouting priority -400; ip saddr 198.51.100.0/24 drop; }",
+    "chain inet theirs x { type nat hook output priority -110; tcp dport { 5432, 9092 } redirect to :9999; }",
+    "chain inet theirs x { type nat hook prerouting priority -110; tcp dport 8080 redirect to :9999; }",
+    "chain inet theirs x { type filter hook output priority -200; meta skuid 1000 tcp dport 443 ip daddr 203.0.113.9 reject; }",
+];
+
+#[test]
+fn what_stands_in_the_way_is_caught_and_named() -> Result<()> {
+    let world = World::create()?;
+    let pod = &world.pod;
+    let mut caught = 0;
+    for backend in ["iptables-nft", "iptables-legacy", "nft"] {
+        for rule in IPTABLES {
+            let program = match backend {
+                // Of two tables at one place, the kernel does not tell which is asked first.
+                "nft" if rule.contains("WEIR_") || rule.contains("REDIRECT") => continue,
+                "nft" => "iptables-nft",
+                other => other,
+            };
+            // What one table lets pass, the other one still redirects.
+            let expected = i32::from(backend != "nft" || rule.contains("DROP"));
+            for program in [program.to_owned(), program.replacen("iptables", "ip6tables", 1)] {
+                let rule = match program.starts_with("ip6") {
+                    true => rule
+                        .replace("198.51.100.0/24", "2001:db8:5::/48")
+                        .replace("203.0.113.9", "2001:db8::9"),
+                    false => rule.to_owned(),
+                };
+                init(pod, &format!("--sidecar --backend {backend}"))?;
+                pod.run("sh", ["-c", &format!("{program} {rule}")])?;
+                let verified = verify(pod, "--before-proxy --timeout 1")?;
+                ensure!(
+                    verified.code == expected,
+                    "{backend}: {program} {rule}: {}\n{}",
+                    verified.code,
+                    verified.why()
+                );
+                caught += expected;
+                let undo = rule.replacen(" -I ", " -D ", 1);
+                pod.run("sh", ["-c", &format!("{program} {undo}")])?;
+            }
+        }
+        init(pod, &format!("--sidecar --backend {backend}"))?;
+        for chain in NFT {
+            pod.run("nft", [format!("add table inet theirs; add {chain}")])?;
+            let verified = verify(pod, "--before-proxy --timeout 1")?;
+            ensure!(verified.code == 1, "{backend}: {chain}: {}", verified.why());
+            caught += 1;
+            pod.run("nft", ["delete table inet theirs"])?;
+        }
+        let verified = verify(pod, "--before-proxy")?;
+        ensure!(verified.code == 0, "{backend}, without them: {}", verified.why());
+        init(pod, "--cleanup")?;
+    }
+    println!("{caught} foreign rules in the way: each caught");
+    Ok(())
+}
+
+#[test]
+fn the_rule_in_the_way_is_named() -> Result<()> {
+    let world = World::create()?;
+    init(&world.pod, "--sidecar --backend iptables-nft")?;
+    let rule = "iptables-nft -t nat -I OUTPUT -p tcp --dport 5432 -j ACCEPT";
+    world.pod.run("sh", ["-c", rule])?;
+    let verified = verify(&world.pod, "--before-proxy")?;
+    assert!(
+        verified
+            .why()
+            .contains("In the way, and not Weir's: iptables-nft nat OUTPUT 1"),
+        "{}",
+        verified.why()
+    );
+    Ok(())
+}
