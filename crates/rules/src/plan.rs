@@ -4,25 +4,25 @@
 //! The order of the clauses is that of istio-iptables, so that every packet fares the same; clauses that
 //! could decide nothing are left out. `docs/istio-iptables.md` has the differences that are wanted.
 
+mod clause;
 mod clauses;
 mod prune;
 mod untracked;
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
 use model::ErrorName;
 
+pub use self::clause::{Action, Clause, Condition, Sign};
 pub use self::prune::of_family;
 pub(crate) use self::untracked::FLAG as TRACKING_FLAG;
 pub use self::untracked::{Switch, TproxyFacts, TproxyKind, remembered};
 use crate::asked;
-use crate::cgroup::{self, Cgroup, ClassId};
+use crate::cgroup;
 use crate::intent::{
     Dns, Families, Inbound, Intent, Place, Proxy, Selection, Signs, SocketMark, Tproxy, Tracking, Uncarried,
 };
-use crate::ruleset::IpProtocol;
 
 /// An address family.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -182,107 +182,6 @@ impl fmt::Display for PolicyRoute {
             "ip {option} rule add fwmark {mark} lookup {table}; ip {option} route add local {everywhere} dev lo table {table}"
         )
     }
-}
-
-/// One decision.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Clause {
-    /// All must hold; none holds for everything.
-    pub when: Vec<Condition>,
-    /// Then this, and no later clause is asked.
-    pub then: Action,
-    /// Why, in a few words for people.
-    pub purpose: &'static str,
-}
-
-/// Something about a packet. A list holds where any of its members does.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Condition {
-    /// The protocol.
-    Protocol(IpProtocol),
-    /// Leaves by the loopback device, which is how any packet to an address of its own goes.
-    OverLoopback,
-    /// Leaves by one of these devices; a trailing `+` stands for any ending.
-    LeavesBy(Vec<String>),
-    /// Came in by one of these devices.
-    CameBy(Vec<String>),
-    /// Comes from one of these networks, as [`Condition::To`].
-    From(Vec<IpNet>),
-    /// Goes to one of these networks. Those of the other family do not count; with none left it never holds.
-    To(Vec<IpNet>),
-    /// Goes to none of these networks.
-    NotTo(Vec<IpNet>),
-    /// Goes to one of these TCP or UDP ports.
-    ToPort(Vec<u16>),
-    /// Goes to one of these addresses, at its TCP port.
-    ToService(Vec<SocketAddr>),
-    /// Goes to none of these TCP ports.
-    NotToPorts(Vec<u16>),
-    /// Comes from this TCP or UDP port.
-    FromPort(u16),
-    /// The DNS proxy has given a sign of life lately.
-    DnsAnswers,
-    /// Its connection is of this zone of conntrack, which it was given while the DNS proxy answered.
-    InZone(u16),
-    /// The socket has one of these signs.
-    SocketHas(Vec<Sign>),
-    /// The socket is of none of these groups.
-    SocketLacks(Vec<u32>),
-    /// Conntrack can make nothing of it.
-    Invalid,
-    /// It opens no TCP connection, but goes on with one.
-    Continues,
-    /// Its connection has this mark.
-    ConnectionHas(SocketMark),
-    /// A transparent socket of the namespace has its connection.
-    Transparent,
-}
-
-/// One sign of a socket.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
-pub enum Sign {
-    /// The user id of its maker.
-    Uid(u32),
-    /// The group id of its maker.
-    Gid(u32),
-    /// Its mark.
-    Mark(SocketMark),
-    /// The class id of the cgroup that it was made in.
-    Class(ClassId),
-    /// It was made in this cgroup, or in one below it.
-    Cgroup(Cgroup),
-}
-
-/// What becomes of a packet.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Action {
-    /// To the proxy's listener on this port.
-    Redirect(u16),
-    /// Goes where it was going.
-    Leave,
-    /// Refused, and the sender told at once.
-    Reject,
-    /// Vanishes.
-    Drop,
-    /// To the proxy's transparent listener on this port, with its destination as it is.
-    Tproxy {
-        /// The port.
-        port: u16,
-        /// The mark that it then has, and the listener's socket for its connection takes over.
-        mark: Option<u32>,
-    },
-    /// Goes where it was going, with this mark.
-    Mark(u32),
-    /// Goes where it was going, and its connection has its mark from now on.
-    SaveMark,
-    /// Goes where its connection's mark, which it then has, leads it.
-    RestoreMark,
-    /// Goes where it was going, and conntrack leaves it alone.
-    Untrack,
-    /// Goes where it was going, and conntrack knows it in this zone only.
-    Zone(u16),
-    /// Goes where it was going, and is remembered as a sign of life of the DNS proxy.
-    Remember,
 }
 
 /// Something that cannot be done as asked.
