@@ -68,7 +68,7 @@ impl Tests {
 /// A rule's place in what is evaluated, as numbers from 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct At {
-    /// The table: in the list of a [`Ruleset`], or of an [`crate::Installed`].
+    /// The table: in the list of a [`crate::Ruleset`], or of an [`crate::Installed`].
     pub table: usize,
     /// The chain in it.
     pub chain: usize,
