@@ -4,10 +4,12 @@
 //! The property that forbids request smuggling: whoever reads what Weir passes on finds exactly the
 //! messages that Weir found. Another reader may refuse what Weir passes; it must never read it otherwise.
 
+mod dumps;
 mod manifests;
 mod oracle;
 mod weir;
 
+pub use dumps::check_dump;
 pub use manifests::check_manifests;
 pub use oracle::{Reading, read_requests, read_response};
 pub use weir::{pass_requests, pass_response};
@@ -97,6 +99,9 @@ mod tests {
         }
         for input in seeds("manifests") {
             check_manifests(&input);
+        }
+        for input in seeds("dumps") {
+            check_dump(&input);
         }
         for input in seeds("dns") {
             dns::check_bytes(&input);
