@@ -8,7 +8,10 @@ mod network;
 mod proxy;
 mod reason;
 mod rule;
+#[cfg(test)]
+mod tests;
 mod text;
+mod trace;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
@@ -24,6 +27,7 @@ pub use names::{Named, named};
 pub use network::{Assumed, Live, Network};
 pub use rule::{AskedRule, RuleStep};
 pub use text::{Detail, headline, nameless, text};
+pub use trace::{Compared, add_trace};
 
 /// What is asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -103,6 +107,9 @@ pub struct Explanation {
     pub asked: Vec<AskedRule>,
     /// Endpoints that the choice is among, and those that lost.
     pub endpoints: Vec<Candidate>,
+    /// What the kernel did, where one was made and watched.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Compared>,
 }
 
 impl Explanation {
@@ -231,6 +238,7 @@ pub fn explain(question: &Question, rules: &Rules, network: &dyn Network, mesh: 
             near_misses: vec![],
             asked: vec![],
             endpoints: vec![],
+            trace: None,
         },
     };
     story.told.remarks.extend(rules.hidden.iter().cloned());

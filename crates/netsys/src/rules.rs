@@ -14,6 +14,7 @@ mod support;
 mod switches;
 mod table;
 mod tproxy;
+mod trace;
 pub mod undo;
 
 use rules::diff::{Changes, changes};
@@ -24,6 +25,7 @@ pub use self::lock::Lock;
 pub use self::look::{Seen, look};
 pub use self::program::{Backend, Programs};
 pub use self::session::{Done, Own, Session};
+pub use self::trace::{Met, Sent, Traced, trace};
 
 /// What went wrong with the packet filter's programs.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +108,9 @@ pub enum Error {
         /// What failed then.
         also: Box<Error>,
     },
+    /// A connection that is to be traced could not be made, or the kernel not be asked of it.
+    #[error("cannot trace a connection")]
+    Trace(#[source] std::io::Error),
     /// The lock could not be made.
     #[error("cannot take the lock of this namespace")]
     Lock(#[source] std::io::Error),

@@ -52,9 +52,14 @@ pub fn read(text: &str, otherwise: Family) -> Result<Installed, NoDump> {
 /// # Errors
 /// Where a line is none that it prints.
 pub fn iptables(by: Writer, family: Family, text: &str) -> Result<Installed, BadDump> {
-    let ruleset = parse::parse(family, text)?;
+    Ok(with_notes(by, parse::parse(family, text)?, text))
+}
+
+/// The same of a rule set that was read from that text, and completed since: sets may have got their members.
+#[must_use]
+pub fn with_notes(by: Writer, ruleset: Ruleset, text: &str) -> Installed {
     let mut notes = notes(text);
-    let Ruleset { tables, .. } = ruleset;
+    let Ruleset { family, tables } = ruleset;
     let tables = tables.into_iter().map(|table| {
         let name = table.name;
         let bases = table.chains.iter().map(|chain| base_of(name, &chain.name));
@@ -74,9 +79,9 @@ pub fn iptables(by: Writer, family: Family, text: &str) -> Result<Installed, Bad
             chains: table.chains,
         }
     });
-    Ok(Installed {
+    Installed {
         tables: tables.collect(),
-    })
+    }
 }
 
 /// What stands beside the rules, by table and chain, in their order.
@@ -98,7 +103,9 @@ fn notes(text: &str) -> HashMap<(&'static str, String), Vec<Note>> {
         else {
             continue;
         };
-        notes.entry((table, chain.to_owned())).or_default().push(Note {
+        let of_chain = notes.entry((table, chain.to_owned())).or_default();
+        of_chain.push(Note {
+            number: of_chain.len() + 1,
             text: rule.to_owned(),
             counter,
         });

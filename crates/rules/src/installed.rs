@@ -36,6 +36,9 @@ pub struct HeldTable {
 /// What a dump says of a rule.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Note {
+    /// Its number in the chain as the program lists it, from 1: a table of both families also has rules that packets
+    /// of this one never meet.
+    pub number: usize,
     /// The rule in the language of its back-end, without its counter.
     pub text: String,
     /// What it has counted, where it counts.

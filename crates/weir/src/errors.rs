@@ -182,7 +182,7 @@ fn of_rules(error: &netsys::rules::Error) -> ErrorName {
         E::NotHeld { .. } => ErrorName::RulesNotHeld,
         E::Busy { .. } => ErrorName::RulesBusy,
         E::Cgroups(_) => ErrorName::Privilege,
-        E::Facts(source) | E::Table(source) | E::Lock(source) => of_system(source),
+        E::Facts(source) | E::Table(source) | E::Trace(source) | E::Lock(source) => of_system(source),
         E::Address(_) => ErrorName::PassthroughAddress,
         E::Policy(_) => ErrorName::PolicyRoute,
         E::Switch { .. } => ErrorName::MarkSwitch,

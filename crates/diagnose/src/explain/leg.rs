@@ -102,8 +102,14 @@ impl Story<'_> {
             state: State::New,
             connection_mark: 0,
             transparent: false,
-            dns_answers: true,
+            dns_answers: self.dns_answers(),
         })
+    }
+
+    /// Whether the proxy's DNS gives signs of life, as far as is known.
+    fn dns_answers(&self) -> bool {
+        let at = SocketAddr::from(([127, 0, 0, 1], ports::DNS));
+        self.listener(IpProtocol::Udp, at).is_ok()
     }
 
     /// A client from outside, where none is named: the next hop to everywhere, and the device that leads to it.
@@ -140,8 +146,7 @@ impl Story<'_> {
             destination_port: 53,
             ..self.packet().ok()?
         };
-        let answered = Fate::Redirect { port: ports::DNS };
-        (self.rules.installed.evaluate(&query).fate != answered).then(|| {
+        (self.rules.installed.evaluate(&query).fate == Fate::Direct).then(|| {
             Finding::new(
                 Side::Rules,
                 format!("{host} has no ClusterIP; Weir gives it {}, which its own DNS tells, and no rule leads queries there", to.ip()),
@@ -167,9 +172,22 @@ impl Story<'_> {
         }
     }
 
-    fn full_conntrack(&self, verdict: &Verdict) -> Option<End> {
+    fn full_conntrack(&mut self, verdict: &Verdict) -> Option<End> {
+        /// From here on, in percent, a burst of connections fills it.
+        const HIGH: u64 = 90;
+        const FULL: u64 = 99;
         let usage = self.network.conntrack()?;
-        let is_full = verdict.is_tracked && usage.limit > 0 && usage.entries >= usage.limit;
+        let reaches = |percent: u64| {
+            let limit = u128::from(usage.limit) * u128::from(percent);
+            verdict.is_tracked && usage.limit > 0 && u128::from(usage.entries) * 100 >= limit
+        };
+        let is_full = reaches(FULL);
+        if reaches(HIGH) && !is_full {
+            self.remark(format!(
+                "the kernel's table of connections is nearly full: {} of at most {}",
+                usage.entries, usage.limit
+            ));
+        }
         is_full.then(|| {
             End::fails(
                 "the kernel's table of connections is full, so it drops what opens a new one",

@@ -35,7 +35,7 @@ impl RuleStep {
             program: table.by.program(table.family),
             table: table.name.clone(),
             chain: table.chains.get(at.chain)?.name.clone(),
-            number: at.rule + 1,
+            number: note.number,
             text: note.text.clone(),
             packets: note.counter.map(|counter| counter.packets),
         })

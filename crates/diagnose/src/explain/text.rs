@@ -56,11 +56,11 @@ pub fn headline(title: &str, told: &Explanation, style: &Style) -> String {
     out
 }
 
-/// Of a name that leads nowhere.
+/// Of a name that leads nowhere, or that nobody can be asked for.
 #[must_use]
-pub fn nameless(title: &str, finding: &Finding, style: &Style) -> String {
+pub fn nameless(title: &str, headline: &str, finding: &Finding, style: &Style) -> String {
     let mut out = heading(Outcome::Fails, title, style);
-    paragraph(&mut out, style, "", "the name leads nowhere");
+    paragraph(&mut out, style, "", headline);
     in_the_way(&mut out, style, finding);
     out
 }

@@ -55,6 +55,52 @@ const fn shown(title: &'static str, set_up: SetUp) -> SetUp {
     }
 }
 
+/// Two-way UDP flows between addresses of loopback, until there is room for no more: the kernel gives up those that
+/// were not answered twice.
+const FILL: &str = r"
+import socket, struct, time
+proc = '/proc/sys/net/netfilter/nf_conntrack_'
+for name in ('udp_timeout', 'udp_timeout_stream'):
+    open(proc + name, 'w').write('600')
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind(('127.0.0.1', 7))
+client = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+client.bind(('0.0.0.0', 40000))
+for one in (server, client):
+    one.settimeout(0.2)
+limit = int(open(proc + 'max').read())
+for turn in range(2):
+    for start in range(0, limit, 64):
+        for number in range(start, min(start + 64, limit)):
+            source = struct.pack('=i4s4s', 0, struct.pack('>I', 0x7f010000 + number), bytes(4))
+            try:
+                client.sendmsg([b'x'], [(socket.IPPROTO_IP, 8, source)], 0, ('127.0.0.1', 7))
+                data, peer = server.recvfrom(1)
+                server.sendto(data, peer)
+                client.recv(1)
+            except OSError:
+                # There is room for no more.
+                pass
+    time.sleep(2)
+";
+
+/// Not among [`ALL`]: it takes long, and needs a kernel whose table is not too large.
+pub(crate) const CONNTRACK_FULL: SetUp = shown(
+    "The table of connections is full",
+    set_up(
+        "the table of connections is full",
+        SIDECAR,
+        |world| {
+            world.helpers.clear();
+            world.start_proxy()?;
+            world.client.run("python3", ["-c", FILL]).map(drop)
+        },
+        Some((WEB, "curl 28")),
+        "--to web.mesh:80 --family 4",
+        (1, "rules", &["conntrack has"]),
+    ),
+);
+
 pub(crate) const ALL: &[SetUp] = &[
     set_up(
         "nothing is broken",

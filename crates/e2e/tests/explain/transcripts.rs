@@ -13,6 +13,11 @@ use super::world::World;
 const FILE: &str = "../../docs/explain.md";
 const BEGIN: &str = "<!-- transcripts: written by UPDATE_DOCS=1 cargo test -p e2e --test explain -->\n";
 
+/// Whether the documentation is to be written.
+pub(crate) fn are_written() -> bool {
+    env::var_os("UPDATE_DOCS").is_some()
+}
+
 #[derive(Default)]
 pub(crate) struct Transcripts(Vec<(&'static str, String)>);
 
@@ -48,7 +53,7 @@ impl Transcripts {
     pub(crate) fn finish(self) -> Result<()> {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE);
         let document = fs::read_to_string(&path).context("docs/explain.md")?;
-        if env::var_os("UPDATE_DOCS").is_none() {
+        if !are_written() {
             for (title, _) in &self.0 {
                 ensure!(
                     document.contains(&format!("### {title}\n")),

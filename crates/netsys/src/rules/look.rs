@@ -8,7 +8,8 @@ use rules::{Family, Installed, dumps, nft};
 use super::choice::has_tables;
 use super::nf_tables::Object;
 use super::program::{self, Backend, Programs};
-use super::{Error, native};
+use super::{Error, ipset, native};
+use crate::cgroups;
 
 /// What was seen.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -50,9 +51,7 @@ fn legacy(family: Family, seen: &mut Seen) -> Result<(), Error> {
     match programs {
         Some(programs) if programs.holds_nothing() => {}
         Some(programs) => {
-            let text = programs.save_with_counters()?;
-            let held = dumps::iptables(Writer::IptablesLegacy, family, &text)?;
-            seen.installed.tables.extend(held.tables);
+            seen.installed.tables.extend(held(Writer::IptablesLegacy, &programs)?.tables);
         }
         None if program::legacy_holds_nothing(family) => {}
         None => seen.hidden.push(format!(
@@ -66,11 +65,18 @@ fn legacy(family: Family, seen: &mut Seen) -> Result<(), Error> {
 /// Where it is not installed, `nft` shows the same tables in its own words.
 fn iptables_nft(family: Family, seen: &mut Seen) -> Result<(), Error> {
     if let Some(programs) = Programs::find(family, Backend::IptablesNft) {
-        let text = programs.save_with_counters()?;
-        let held = dumps::iptables(Writer::IptablesNft, family, &text)?;
-        seen.installed.tables.extend(held.tables);
+        seen.installed
+            .tables
+            .extend(held(Writer::IptablesNft, &programs)?.tables);
     }
     Ok(())
+}
+
+fn held(by: Writer, programs: &Programs) -> Result<Installed, Error> {
+    let text = programs.save_with_counters()?;
+    let mut ruleset = rules::parse(programs.family, &text)?;
+    ipset::resolve(&mut ruleset)?;
+    Ok(dumps::with_notes(by, ruleset, &text))
 }
 
 /// Every table that the programs of iptables have not shown.
@@ -102,7 +108,12 @@ fn by_nft(tables: &[Object], seen: &mut Seen) -> Result<(), Error> {
         ));
         return Ok(());
     };
-    let text = program::start(&program, &["list ruleset"], "", None)?.finish()?;
+    let list = || program::start(&program, &["list ruleset"], "", None)?.finish();
+    let mut text = list()?;
+    if native::has_cgroups(&text) {
+        // nft has looked for their paths in the usual place, whatever is there.
+        text = cgroups::with_v2_in_place(list).map_err(Error::Cgroups)??;
+    }
     let others = nft::listing(&text).tables.into_iter();
     seen.installed
         .tables

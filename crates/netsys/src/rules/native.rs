@@ -163,7 +163,7 @@ impl Native {
 }
 
 /// Whether a match on cgroups of version 2 is in the text.
-fn has_cgroups(text: &str) -> bool {
+pub(super) fn has_cgroups(text: &str) -> bool {
     text.contains("socket cgroupv2 ")
 }
 

@@ -15,6 +15,7 @@ const SUBSYSTEM: u16 = 10;
 const ASK_TABLE: u16 = SUBSYSTEM << 8 | 1;
 const REMOVE_TABLE: u16 = SUBSYSTEM << 8 | 2;
 const ASK_CHAIN: u16 = SUBSYSTEM << 8 | 4;
+const ASK_RULE: u16 = SUBSYSTEM << 8 | 7;
 const ASK_GENERATION: u16 = SUBSYSTEM << 8 | 16;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
@@ -71,6 +72,11 @@ impl Socket {
     /// Every chain of a family.
     pub(super) fn chains(&self, protocol: u8) -> io::Result<Vec<Object>> {
         self.list(ASK_CHAIN, protocol)
+    }
+
+    /// Every rule of every family, those of a chain in their order.
+    pub(super) fn rules(&self) -> io::Result<Vec<Object>> {
+        self.list(ASK_RULE, 0)
     }
 
     fn list(&self, kind: u16, protocol: u8) -> io::Result<Vec<Object>> {

@@ -339,6 +339,7 @@ fn only_watches(target: &Target) -> bool {
                 // Which of two tables of connections it is kept in.
                 || text.starts_with("CT --zone")
                 || text.starts_with("ct zone set ")
+                || text == "meta nftrace set 1"
         }
         _ => false,
     }

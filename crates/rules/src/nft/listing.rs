@@ -140,7 +140,8 @@ impl Open {
             let (rules, notes) = chain
                 .rules
                 .iter()
-                .filter_map(|words| self.rule(words, family))
+                .zip(1..)
+                .filter_map(|(words, number)| self.rule(words, number, family))
                 .unzip();
             table.chains.push(Chain {
                 name: chain.name.clone(),
@@ -156,12 +157,13 @@ impl Open {
     }
 
     /// None for one that is for packets of the other family alone.
-    fn rule(&self, words: &[Word], family: Family) -> Option<(Rule, Note)> {
+    fn rule(&self, words: &[Word], number: usize, family: Family) -> Option<(Rule, Note)> {
         let (words, counter) = without_counter(words);
         let found = rule(&self.with_members(&words), None);
         let is_mine = found.family.is_none_or(|only| only == family);
         is_mine.then(|| {
             let note = Note {
+                number,
                 text: text(&words),
                 counter,
             };

@@ -13,8 +13,11 @@ use std::{fs, io};
 
 use anyhow::Result;
 use clap::ValueEnum;
-use diagnose::explain::{self, Assumed, Client, Finding, Live, Mesh, Named, Network, Question, Rules};
+use diagnose::explain::{
+    self, Assumed, Client, Explanation, Finding, Live, Mesh, Named, Network, Question, Rules,
+};
 use model::{Direction, ErrorName};
+use netsys::rules::Sent;
 use rules::ruleset::IpProtocol;
 use rules::{Family, dumps};
 
@@ -30,7 +33,8 @@ use crate::errors::{self, OrNamed, fail};
 /// proxy, registry, endpoint), the rule, and what to do. Nothing is sent and nothing is changed, but with --trace.
 ///
 /// Exit status: 0 the connection would work; 1 it would fail, or go past the proxy although the mesh owns the
-/// destination; 2 something could not be read, or the arguments are wrong; 3 it cannot be said.
+/// destination; 2 something could not be read, or the arguments are wrong; 3 it cannot be said,
+/// or --trace shows that the kernel does otherwise.
 #[derive(clap::Args)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
@@ -85,6 +89,11 @@ pub(crate) struct Args {
     #[arg(long, value_name = "FILE", help_heading = "What is asked")]
     dump: Option<PathBuf>,
 
+    /// Make one such connection, and show whether the kernel does with it what is explained: by its trace of nftables,
+    /// else by counters. It is closed at once; a table called weir-trace is there meanwhile
+    #[arg(long, help_heading = "What is asked", conflicts_with_all = ["rules", "inbound"])]
+    trace: bool,
+
     /// Every rule that was asked, and why it did not fit
     #[arg(long, short, help_heading = "Form")]
     verbose: bool,
@@ -105,6 +114,7 @@ Examples:
   weir explain --from pod/shop/client --to http://web.shop/          the pod's proxy runs on this machine
   weir explain --from pid:4711 --to 10.96.0.10:80 -v                 as that process, every rule
   weir explain --from netns:client --in --to 10.1.0.5:8080           what comes in
+  weir explain --from pid:4711 --to 10.96.0.10:80 --trace            make the connection, and watch the kernel
   weir explain --rules rules.txt --manifests mesh/ --to web.shop:80  with what somebody sent you";
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -164,7 +174,7 @@ fn explained(args: &Args, to: &Target, place: &Place) -> Result<Told> {
         Mesh::Unknown(_) => None,
     };
     let addresses = match explain::named(&to.host, snapshot) {
-        Named::Nothing(finding) => return Ok(Told::nameless(to, finding)),
+        Named::Nothing(finding) => return Ok(Told::nameless(to, NOWHERE, finding)),
         Named::Here(addresses) => addresses,
         Named::Outside(name) => match args.rules.is_some() {
             true => {
@@ -176,9 +186,10 @@ fn explained(args: &Args, to: &Target, place: &Place) -> Result<Told> {
             false => match target::look_up(&name) {
                 Ok(addresses) => addresses,
                 Err(error) => {
-                    let finding = cut_off(args, to, place, &rules, &*network, &mesh);
-                    let finding = finding.unwrap_or_else(|| not_found(&name, &error, &mesh));
-                    return Ok(Told::nameless(to, finding));
+                    return Ok(match cut_off(args, to, place, &rules, &*network, &mesh) {
+                        Some(finding) => Told::nameless(to, CUT_OFF, finding),
+                        None => Told::nameless(to, NOWHERE, not_found(&name, &error, &mesh)),
+                    });
                 }
             },
         },
@@ -187,15 +198,36 @@ fn explained(args: &Args, to: &Target, place: &Place) -> Result<Told> {
     if chosen.is_empty() {
         fail!(Usage, "--family: {} has no address of that family", to.host);
     }
-    let questions = chosen
-        .into_iter()
-        .map(|address| question(args, to, place, address));
-    let told = questions.map(|question| {
-        let told = explain::explain(&question, &rules, &*network, &mesh);
-        (question.to, told)
-    });
-    Ok(Told::new(to, told.collect()))
+    let mut told = vec![];
+    for address in chosen {
+        let question = question(args, to, place, address);
+        let mut explanation = explain::explain(&question, &rules, &*network, &mesh);
+        let is_routed = !explanation.client.is_empty();
+        if args.trace && is_routed {
+            trace(&question, &mut explanation)?;
+        }
+        told.push((question.to, explanation));
+    }
+    Ok(Told::new(to, told))
 }
+
+/// Makes the connection, and holds what the kernel does with it against what was explained.
+fn trace(question: &Question, explanation: &mut Explanation) -> Result<()> {
+    let sent = Sent {
+        protocol: question.protocol,
+        to: question.to,
+        uid: question.client.uid,
+        gid: question.client.gid,
+        mark: question.client.mark,
+    };
+    let traced = netsys::rules::trace(sent)?;
+    let after = netsys::rules::look()?;
+    explain::add_trace(explanation, &traced, &after.installed);
+    Ok(())
+}
+
+const NOWHERE: &str = "the name leads nowhere";
+const CUT_OFF: &str = "nobody can be asked what the name is, and whatever it is, it would not be reached";
 
 /// Where the proxy is dead or cut off, nobody knows the names of the mesh, and any address tells why.
 fn cut_off(

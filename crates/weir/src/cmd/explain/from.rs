@@ -147,7 +147,15 @@ fn of_pod(pod: &ObjectName, manifests: Option<&Path>) -> Result<Place> {
         Some(folder) => mesh::addresses(folder, pod)?,
         None => vec![],
     };
-    if let Some(netns) = by_address(&pids, &addresses) {
+    let mut with_address = by_address(&pids, &addresses);
+    if with_address.len() > 1 {
+        fail!(
+            NotFound,
+            "--from pod/{pod}: {} namespaces have its address; give --from pid:N of a process of the one that is meant",
+            with_address.len()
+        );
+    }
+    if let Some(netns) = with_address.pop() {
         return Ok(found(netns));
     }
     let names = [pod.name.to_string(), format!("{}-{}", pod.namespace, pod.name)];
@@ -196,10 +204,10 @@ fn is_proxy_of(pid: u32, pod: &ObjectName) -> bool {
     as_next || as_one || by_environment()
 }
 
-/// The namespace, of a process or named, that has one of these addresses.
-fn by_address(pids: &[u32], addresses: &[IpAddr]) -> Option<Netns> {
+/// The namespaces, of processes or named, that have one of these addresses.
+fn by_address(pids: &[u32], addresses: &[IpAddr]) -> Vec<Netns> {
     if addresses.is_empty() {
-        return None;
+        return vec![];
     }
     let mut of_each: BTreeMap<u64, u32> = BTreeMap::new();
     for pid in pids {
@@ -217,6 +225,17 @@ fn by_address(pids: &[u32], addresses: &[IpAddr]) -> Option<Netns> {
         let is_own = |address: &IpAddr| ask(*address).is_ok_and(|route| route.is_local);
         netns.run(|| addresses.iter().any(is_own)).unwrap_or(false)
     };
-    let all = of_processes.chain(named);
-    all.filter_map(|path| Netns::open(&path).ok()).find(has_one)
+    let mut ids = vec![];
+    let mut found = vec![];
+    for netns in of_processes
+        .chain(named)
+        .filter_map(|path| Netns::open(&path).ok())
+    {
+        let id = netns.id().ok();
+        if !ids.contains(&id) && has_one(&netns) {
+            found.push(netns);
+        }
+        ids.push(id);
+    }
+    found
 }

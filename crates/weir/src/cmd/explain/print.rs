@@ -22,6 +22,9 @@ pub(super) struct Told {
     to: String,
     /// The worst there is.
     outcome: Outcome,
+    /// What that is in one sentence, where there is no address.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    headline: &'static str,
     /// In the way of the name already.
     #[serde(skip_serializing_if = "Option::is_none")]
     finding: Option<Finding>,
@@ -37,10 +40,11 @@ struct Connection {
 
 impl Told {
     /// Of a name that leads nowhere.
-    pub(super) fn nameless(to: &Target, finding: Finding) -> Self {
+    pub(super) fn nameless(to: &Target, headline: &'static str, finding: Finding) -> Self {
         Self {
             to: to.to_string(),
             outcome: Outcome::Fails,
+            headline,
             finding: Some(finding),
             connections: vec![],
         }
@@ -62,6 +66,7 @@ impl Told {
         Self {
             to: to.to_string(),
             outcome: worst.unwrap_or(Outcome::Unknown),
+            headline: "",
             finding: None,
             connections,
         }
@@ -69,7 +74,7 @@ impl Told {
 
     fn text(&self, detail: Detail, style: &Style) -> String {
         if let Some(finding) = &self.finding {
-            return explain::nameless(&self.to, finding, style);
+            return explain::nameless(&self.to, self.headline, finding, style);
         }
         let Some((first, others)) = self.connections.split_first() else {
             return String::new();
