@@ -175,6 +175,36 @@ pub fn enter_alone() -> Result<(), Error> {
     inside::alone().map_err(|(kind, text)| refusal(kind, text))
 }
 
+/// Whether [`start`] could make its namespaces: a child makes them, and goes with them at once. To be called while
+/// the process has one thread.
+///
+/// # Errors
+/// As [`Started::furnish`].
+pub fn could_start() -> Result<(), Error> {
+    let (mut answer, word) = io::pipe()?;
+    let mut ends = (answer.try_clone()?, Some(word));
+    let child = sys::process::fork(|| match inside::namespaces() {
+        Ok(()) => 0,
+        Err((kind, text)) => {
+            // The caller reads until the end; one that has gone needs no answer.
+            let _ = ends
+                .1
+                .take()
+                .map(|mut word| io::Write::write_all(&mut word, text.as_bytes()));
+            kind
+        }
+    })?;
+    drop(ends);
+    let mut text = String::new();
+    io::Read::read_to_string(&mut answer, &mut text)?;
+    let ended = rustix::process::waitpid(Some(child), WaitOptions::empty()).map_err(io::Error::from)?;
+    match ended.and_then(|(_, status)| status.exit_status()) {
+        Some(0) => Ok(()),
+        Some(kind) => Err(u8::try_from(kind).map_or(Error::Gone, |kind| refusal(kind, text))),
+        None => Err(Error::Gone),
+    }
+}
+
 /// Gives up every right that [`enter_alone`] gave, for this process and what it starts.
 ///
 /// # Errors

@@ -14,6 +14,8 @@ pub struct Link {
     pub name: String,
     /// Whether it is loopback.
     pub is_loopback: bool,
+    /// Whether it is up.
+    pub is_up: bool,
     /// The kind of a device that software made: `veth`, `bridge`, `tun`.
     pub kind: Option<String>,
     /// The device on a bus that it belongs to (kernel 5.14 and later).
@@ -71,6 +73,7 @@ fn link(body: &[u8]) -> Option<Link> {
     let mut link = Link {
         name: String::new(),
         is_loopback: flags & libc::IFF_LOOPBACK as u32 != 0,
+        is_up: flags & libc::IFF_UP as u32 != 0,
         kind: None,
         parent: None,
     };

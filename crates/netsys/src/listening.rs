@@ -12,6 +12,8 @@ pub struct Listening {
     pub address: SocketAddr,
     /// The user id of the process that made it.
     pub uid: u32,
+    /// The number by which the links in `/proc/PID/fd` name it; 0 where it has gone.
+    pub inode: u64,
 }
 
 /// Those of TCP or UDP; none of any other protocol.
@@ -41,10 +43,12 @@ fn socket(line: &str, wanted: &str) -> Option<Listening> {
     let local = fields.next()?;
     let (_remote, state) = (fields.next()?, fields.next()?);
     let uid = fields.nth(3)?.parse().ok()?;
+    let inode = fields.nth(1)?.parse().ok()?;
     let (address, port) = local.split_once(':')?;
     (state == wanted).then_some(Listening {
         address: SocketAddr::new(self::address(address)?, u16::from_str_radix(port, 16).ok()?),
         uid,
+        inode,
     })
 }
 

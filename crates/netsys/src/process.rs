@@ -81,6 +81,32 @@ pub fn netns_of(pid: u32) -> Option<u64> {
     fs::metadata(Path::new(&path)).ok().map(|metadata| metadata.ino())
 }
 
+/// The sockets that it has open, by the number that the socket tables show; none where that may not be read.
+#[must_use]
+pub fn sockets(pid: u32) -> Vec<u64> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten();
+    let links = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    let inode = |link: std::path::PathBuf| {
+        let text = link.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?;
+        text.parse().ok()
+    };
+    links.filter_map(inode).collect()
+}
+
+/// The name that the kernel knows it by; at most 15 bytes.
+#[must_use]
+pub fn name(pid: u32) -> Option<String> {
+    let text = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+    Some(text.trim_end().to_owned())
+}
+
+/// Whether its namespace may not be looked at: it is another user's.
+#[must_use]
+pub fn is_hidden(pid: u32) -> bool {
+    let looked = fs::metadata(format!("/proc/{pid}/ns/net"));
+    looked.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+}
+
 fn strings(path: &str) -> Vec<String> {
     let bytes = fs::read(path).unwrap_or_default();
     let parts = bytes.split(|byte| *byte == 0).filter(|part| !part.is_empty());
@@ -102,5 +128,11 @@ mod tests {
         assert!(variable(me, "PATH").is_some());
         assert!(netns_of(me).is_some());
         assert_ne!(cgroups(me), Membership::default());
+        assert!(name(me).is_some());
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let listening = crate::listening::listening(rules::ruleset::IpProtocol::Tcp).unwrap();
+        let at = listener.local_addr().unwrap();
+        let found = listening.iter().find(|socket| socket.address == at).unwrap();
+        assert!(sockets(me).contains(&found.inode));
     }
 }

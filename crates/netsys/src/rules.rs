@@ -23,6 +23,7 @@ use rules::{Plan, Ruleset};
 pub use self::choice::Choice;
 pub use self::lock::Lock;
 pub use self::look::{Seen, look};
+pub(crate) use self::policy::OURS as OUR_ROUTES;
 pub use self::program::{Backend, Programs};
 pub use self::session::{Done, Own, Session};
 pub use self::trace::{Met, Sent, Traced, trace};
@@ -133,6 +134,19 @@ fn advice(said: &str) -> &'static str {
          for cgroups nft_socket (Linux 5.13), for DNS nft_ct and CONFIG_NF_CONNTRACK_ZONES (modprobe), or try another back-end with --backend"
     } else {
         ""
+    }
+}
+
+/// Whether this process may read the rules of its namespace at all; what the programs say without that right is
+/// no news of the namespace.
+///
+/// # Errors
+/// [`Error::Facts`] without `CAP_NET_ADMIN` over it.
+pub fn may_read() -> Result<(), Error> {
+    match native::tables() {
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => Err(Error::Facts(error)),
+        // A kernel without nf_tables has other means.
+        _ => Ok(()),
     }
 }
 

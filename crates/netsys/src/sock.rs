@@ -1,7 +1,7 @@
 //! Socket facts and options that the standard library does not have.
 
 use std::io;
-use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -37,6 +37,14 @@ pub fn original_dst(socket: &impl AsFd, local: SocketAddr) -> io::Result<OrigDst
             port,
         )))
     }
+}
+
+/// Whether a socket can have that address here; it is not kept.
+///
+/// # Errors
+/// Why not: no device has it, or the device is down.
+pub fn can_bind(ip: IpAddr) -> io::Result<()> {
+    std::net::UdpSocket::bind(SocketAddr::new(ip, 0)).map(drop)
 }
 
 /// `IP_BIND_ADDRESS_NO_PORT`: a later bind to port 0 picks no port; connect picks one that is free for

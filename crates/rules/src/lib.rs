@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod asked;
+pub mod beside;
 pub mod cgroup;
 pub mod config;
 pub mod diff;
@@ -24,6 +25,7 @@ pub mod render;
 pub mod ruleset;
 pub mod witness;
 
+pub use beside::beside;
 pub use evaluate::{Fate, Origin, Packet, State, Step, Verdict, evaluate, evaluate_from};
 pub use flags::Flags;
 pub use installed::Installed;

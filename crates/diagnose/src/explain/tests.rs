@@ -33,7 +33,11 @@ impl Network for Pod {
 
     fn listening(&self, _: IpProtocol) -> Option<Vec<Listening>> {
         let address = self.listens?.parse().ok()?;
-        Some(vec![Listening { address, uid: 1337 }])
+        Some(vec![Listening {
+            address,
+            uid: 1337,
+            inode: 1,
+        }])
     }
 
     fn conntrack(&self) -> Option<Usage> {

@@ -149,7 +149,7 @@ pub(super) fn alone() -> Result<(), Failed> {
 }
 
 /// User (unless root), network and mount namespaces.
-fn namespaces() -> Result<(), Failed> {
+pub(super) fn namespaces() -> Result<(), Failed> {
     let (uid, gid) = (geteuid(), getegid());
     let refused = |what: &str, error: io::Error| (NO_USER_NAMESPACE, format!("{what}: {error}"));
     if may_unshare_at_once() {

@@ -14,7 +14,7 @@ use crate::netlink::{
 };
 
 /// Who made it: no number that others are known to use.
-const OURS: u8 = 87;
+pub(crate) const OURS: u8 = 87;
 
 /// A routing rule that there is.
 struct Found {
