@@ -67,23 +67,30 @@ pub enum KnownBy {
 }
 
 impl Protocol {
+    const WORDS: [(&str, Self); 11] = [
+        ("http", Self::Http),
+        ("http2", Self::Http2),
+        ("h2c", Self::Http2),
+        ("grpc", Self::Grpc),
+        ("grpc-web", Self::GrpcWeb),
+        ("https", Self::Https),
+        ("tls", Self::Tls),
+        ("tcp", Self::Tcp),
+        ("mongo", Self::Mongo),
+        ("mysql", Self::Mysql),
+        ("redis", Self::Redis),
+    ];
+
+    /// Every word that is a protocol.
+    #[must_use]
+    pub fn words() -> [&'static str; 11] {
+        Self::WORDS.map(|(word, _)| word)
+    }
+
     /// Reads one protocol word, in any case; `None` where the word is not one.
     #[must_use]
     pub fn from_word(word: &str) -> Option<Self> {
-        const WORDS: [(&str, Protocol); 11] = [
-            ("http", Protocol::Http),
-            ("http2", Protocol::Http2),
-            ("h2c", Protocol::Http2),
-            ("grpc", Protocol::Grpc),
-            ("grpc-web", Protocol::GrpcWeb),
-            ("https", Protocol::Https),
-            ("tls", Protocol::Tls),
-            ("tcp", Protocol::Tcp),
-            ("mongo", Protocol::Mongo),
-            ("mysql", Protocol::Mysql),
-            ("redis", Protocol::Redis),
-        ];
-        WORDS
+        Self::WORDS
             .iter()
             .find(|(known, _)| known.eq_ignore_ascii_case(word))
             .map(|&(_, protocol)| protocol)

@@ -1,5 +1,6 @@
 //! The subcommands, a file each: `Args` as clap reads them, and `run`.
 
+pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod explain;

@@ -62,8 +62,12 @@ fn shrink_others(widths: &mut [usize], terminal: usize) {
     *last = (*last).min(rest.max(LEAST));
 }
 
-/// Lines of at most so many columns, broken at spaces where there are any.
+/// Lines of at most so many columns, broken where the text breaks, and else at spaces where there are any.
 fn wrap(text: &str, width: usize) -> Vec<String> {
+    text.split('\n').flat_map(|line| wrap_line(line, width)).collect()
+}
+
+fn wrap_line(text: &str, width: usize) -> Vec<String> {
     let mut lines = vec![String::new()];
     for word in text.split(' ') {
         let mut word: Vec<char> = word.chars().collect();

@@ -11,6 +11,7 @@ use model::{
 
 use super::node::Node;
 use super::settings;
+use crate::nearest::nearest;
 
 /// A Service, and what is needed to find its endpoints and its address.
 #[derive(Clone, PartialEq, Debug)]
@@ -203,6 +204,9 @@ fn ports(node: &Node) -> Vec<ServicePort> {
             item.at("port").error(format!("{number}/TCP is there twice"));
         }
         let (protocol, known_by) = Protocol::declared(app_protocol, Some(name));
+        if protocol == Protocol::Undeclared {
+            undeclared(&item, app_protocol.unwrap_or_default(), name);
+        }
         ports.push(ServicePort {
             number,
             name: name.into(),
@@ -218,6 +222,31 @@ fn ports(node: &Node) -> Vec<ServicePort> {
         ));
     }
     ports
+}
+
+/// A word for the protocol that is none, but near one. Any other value of `appProtocol` may mean something to
+/// somebody else, and most names of ports mean nothing.
+fn undeclared(item: &Node, app_protocol: &str, name: &str) {
+    let known = Protocol::words();
+    let near = |word: &str| {
+        // Of the shortest almost any is near.
+        let word = Some(word).filter(|word| word.len() > 3);
+        word.and_then(|word| nearest(word, &known))
+    };
+    let (node, written, near) = match app_protocol {
+        "" => {
+            let ends = [name.split('-').next(), name.rsplit('-').next()];
+            let near = ends.into_iter().flatten().find_map(near);
+            (item.at("name"), name, near)
+        }
+        value => (item.at("appProtocol"), value, near(value)),
+    };
+    if let Some(near) = near {
+        node.warn(
+            ErrorName::UnknownProtocol,
+            format!("`{written}` names no protocol that Weir knows, so the port counts as undeclared; did you mean `{near}`?"),
+        );
+    }
 }
 
 /// A number, or the name of a container port; the service's own port where it is not given.

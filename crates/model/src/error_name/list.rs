@@ -186,6 +186,72 @@ error_names! {
         "Its target does not exist, or leads back to itself.";
         "Look at spec.externalName of the service that the message names.";
 
+    // What weir check finds, beyond kinds that are above.
+    ForeignRule = "WEIR-FOREIGN-RULE":
+        "A firewall rule of somebody else's decides about traffic that Weir is to capture.";
+        "It stands in front of Weir's rule and accepts, drops or redirects the packet, or it drops what was captured on its way to the proxy.";
+        "Take the rule out, or narrow it, so that it leaves the traffic to Weir; or exclude that traffic knowingly (-x, -o, -d of weir init).";
+    RuleUnknown = "WEIR-RULE-UNKNOWN":
+        "A firewall rule of somebody else's may decide about traffic that Weir is to capture, and it cannot be said whether it does.";
+        "It matches by something that Weir does not know (a set, a limit, an extension), or two tables have the same priority and the kernel does not tell which comes first.";
+        "Look at the rule that is named; once the rules are in, `weir verify` sends packets and sees.";
+    RulesHidden = "WEIR-RULES-HIDDEN":
+        "There are firewall rules here that no installed program can show.";
+        "The kernel holds tables of a back-end whose program is not installed.";
+        "Install the program that the message names; Weir cannot see what those rules do.";
+    OtherMesh = "WEIR-OTHER-MESH":
+        "Another service mesh has rules here, or has left some behind.";
+        "The pod was injected by two meshes, or rules stayed when the other one was taken away: a rule set ends with its network namespace, not with its proxy.";
+        "Take them out, or make the pod anew without the other mesh.";
+    ForeignRoute = "WEIR-FOREIGN-ROUTE":
+        "Routing rules or routes of somebody else's use a mark or a table that Weir uses for TPROXY.";
+        "Another mesh's TPROXY, a VPN, or a policy of the machine's; often a remainder.";
+        "Take them out (`ip rule del`, `ip route flush table N`), or give Weir another mark and table: -t and -r of weir init.";
+    ProxyId = "WEIR-PROXY-ID":
+        "A process that is no proxy runs as the user or group by which the proxy is recognised.";
+        "An image whose user happens to be 1337, an application that was made to run as the proxy's user to escape capture, or another mesh's proxy.";
+        "Run it as another user, or recognise the proxy by something else: -u, --proxy-mark, --proxy-cgroup.";
+    PortRange = "WEIR-PORT-RANGE":
+        "The range of ports that outgoing connections get does not suit a proxy.";
+        "net.ipv4.ip_local_port_range is narrow, so that ports run out; or it covers the proxy's own ports, so that a connection can hold one when the proxy starts.";
+        "Set net.ipv4.ip_local_port_range to 32768 60999 or so, or keep the proxy's ports out of it with net.ipv4.ip_local_reserved_ports.";
+    LowPorts = "WEIR-LOW-PORTS":
+        "A proxy without privilege may not listen on its ports here.";
+        "net.ipv4.ip_unprivileged_port_start is above them.";
+        "Set it to 1024, or give the proxy CAP_NET_BIND_SERVICE.";
+    Loopback = "WEIR-LOOPBACK":
+        "The loopback device does not work in the namespace.";
+        "lo is down: a namespace that was made by hand has it so.";
+        "`ip link set lo up` in the namespace. Captured connections go to 127.0.0.1 and ::1.";
+    HalfFamily = "WEIR-HALF-FAMILY":
+        "IPv6 is on in one part of the namespace and off in another.";
+        "net.ipv6.conf.*.disable_ipv6 differs from device to device, or was set for devices to come only.";
+        "Switch it on or off everywhere: net.ipv6.conf.all.disable_ipv6 and net.ipv6.conf.default.disable_ipv6.";
+    ResolvConf = "WEIR-RESOLV-CONF":
+        "resolv.conf says something that makes names slow, or not found.";
+        "No server, more servers than the C library asks, a server on loopback that is another's, a high ndots, a long search list.";
+        "Correct what the message names, in the file or in the pod's dnsConfig.";
+    DnsBypass = "WEIR-DNS-BYPASS":
+        "Names are looked up past the DNS capture.";
+        "A caching daemon (nscd) or systemd-resolved is asked over a file's socket, which no firewall rule sees; the daemon then asks from its own namespace.";
+        "Stop the daemon, or take `resolve` out of the line hosts: in nsswitch.conf.";
+    TproxyPrivilege = "WEIR-TPROXY-PRIVILEGE":
+        "With TPROXY the proxy needs CAP_NET_ADMIN.";
+        "Transparent sockets and marks take it; REDIRECT does not.";
+        "Nothing, if that is meant: give the proxy's container the capability.";
+    NoEndpoints = "WEIR-NO-ENDPOINTS":
+        "A service has no endpoint at one of its ports.";
+        "Its selector selects no pod, its pods are not ready, or ports do not meet.";
+        "Look at the selector and at the pods' labels and readiness; a client of it gets 503, or its connection is closed.";
+    StrayEndpoint = "WEIR-STRAY-ENDPOINT":
+        "An endpoint names a pod that is not there.";
+        "The manifest of the pod is missing, or the slice is older than the pods.";
+        "Add the pod's manifest, or write the slice anew. Traffic to it goes to whoever has the address now.";
+    UnknownProtocol = "WEIR-UNKNOWN-PROTOCOL":
+        "What a port says of its protocol is none that Weir knows.";
+        "A misspelt appProtocol or port name. The port is treated as undeclared: opaque bytes, with no routes and no retries.";
+        "Write one of http, http2, grpc, grpc-web, https, tls, tcp, mongo, mysql, redis, as appProtocol or as the first part of the port's name.";
+
     // Manifests.
     ManifestFolder = "WEIR-MANIFEST-FOLDER":
         "The folder of manifests cannot be read or watched.";

@@ -39,18 +39,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }
 }
 
-/// What these flags of `weir init` ask for.
-pub(crate) fn intent_of(flags: &[String]) -> Result<Intent> {
+/// What these flags of `weir init` ask for, and the back-end that they name: other commands take them after `--`.
+pub(crate) fn asked(flags: &[String]) -> Result<(Intent, Option<Backend>)> {
     #[derive(clap::Parser)]
-    #[command(name = "weir verify --", disable_help_flag = true)]
+    #[command(name = "weir init", disable_help_flag = true)]
     struct Asked {
         #[command(flatten)]
         args: Args,
     }
-    let words = std::iter::once("weir verify --").chain(flags.iter().map(String::as_str));
+    let words = std::iter::once("weir init").chain(flags.iter().map(String::as_str));
     let asked = <Asked as clap::Parser>::try_parse_from(words);
     let asked = asked.map_err(|error| named(ErrorName::Usage, format!("after `--`: {error}")))?;
-    asked.args.intent()
+    let args = asked.args;
+    Ok((args.intent()?, args.action.backend()?))
 }
 
 fn act(args: &Args) -> Result<()> {

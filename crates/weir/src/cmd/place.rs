@@ -8,6 +8,9 @@ use netsys::netns::Netns;
 
 use crate::errors::OrNamed;
 
+/// Where files are that go with names of `ip netns`.
+const FILES: &str = "/etc/netns";
+
 /// Where a command looks.
 #[derive(clap::Args)]
 #[command(next_help_heading = "Where")]
@@ -39,6 +42,18 @@ impl Place {
                 "cannot enter the network namespace: that needs CAP_SYS_ADMIN, so run as root",
             ),
         }
+    }
+
+    /// The process that it was named by.
+    pub(crate) fn process(&self) -> Option<u32> {
+        self.pid
+    }
+
+    /// The resolver's configuration that `ip netns exec` would show there, where there is one.
+    pub(crate) fn resolv_conf(&self) -> Option<PathBuf> {
+        let name = self.netns.as_deref().filter(|name| !name.contains('/'))?;
+        let file = Path::new(FILES).join(name).join("resolv.conf");
+        file.exists().then_some(file)
     }
 }
 

@@ -98,7 +98,7 @@ const NOT_PROVEN: u8 = 3;
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let intent = match args.asked.is_empty() {
         true => None,
-        false => Some(init::intent_of(&args.asked)?),
+        false => Some(init::asked(&args.asked)?.0),
     };
     let question = Question {
         intent,

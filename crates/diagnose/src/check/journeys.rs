@@ -1,0 +1,210 @@
+//! The packets by which rules of others are held against ours: what applications and callers send, and what rules of
+//! others speak of. Pure.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use model::ports;
+use rules::evaluate::State;
+use rules::intent::{Dns, Outbound, Selection};
+use rules::ruleset::{IpProtocol, Test};
+use rules::{Family, Installed, Origin, Packet};
+
+use super::ground::{Ground, Way, elsewhere};
+
+/// A packet, and what it is in words.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Journey {
+    /// `a connection to 192.0.2.1:80`.
+    pub(super) what: String,
+    pub(super) packet: Packet,
+}
+
+/// Addresses and ports that rules of others speak of are followed up to so many.
+const MOST_MENTIONED: usize = 64;
+
+/// Those of every family that has a way out.
+pub(super) fn journeys(ground: &Ground) -> Vec<Journey> {
+    let families = ground.families();
+    let ways = ground
+        .ways
+        .iter()
+        .filter(|way| families.contains(&Family::of(way.own)));
+    ways.flat_map(|way| of_way(ground, way)).collect()
+}
+
+fn of_way(ground: &Ground, way: &Way) -> Vec<Journey> {
+    const WEB: u16 = 80;
+    const APPLICATION: u16 = 8080;
+    let family = Family::of(way.own);
+    let intent = &ground.intent;
+    let nothing = Installed::default();
+    let mentioned = Mentioned::by(ground.installed.as_ref().unwrap_or(&nothing), family);
+    let mut found = vec![];
+    let networks = wanted(&intent.outbound, family)
+        .into_iter()
+        .chain(mentioned.networks);
+    let mut ports_out = intent.outbound.ports.clone();
+    ports_out.push(WEB);
+    ports_out.extend(&mentioned.ports);
+    for to in networks.filter(|ip| !ip.is_loopback()) {
+        found.extend(ports_out.iter().map(|&port| out(way, application(), to, port)));
+    }
+    if let Some(uid) = ground.signs().and_then(|signs| signs.uids.first()) {
+        let gid = ground.signs().and_then(|signs| signs.gids.first()).unwrap_or(uid);
+        let proxy = Origin::Socket {
+            uid: *uid,
+            gid: *gid,
+            mark: 0,
+        };
+        let mut journey = out(way, proxy, elsewhere(family), WEB);
+        journey.what = format!("the proxy's own {}", journey.what.trim_start_matches("a "));
+        found.push(journey);
+        found.push(to_application(way, proxy, APPLICATION));
+    }
+    if let Some(dns) = intent.captured_dns() {
+        found.extend(servers(dns, family).map(|server| look_up(way, server)));
+    }
+    let mut ports_in = match &intent.inbound.ports {
+        Selection::All => vec![APPLICATION],
+        Selection::Only(ports) => ports.clone(),
+    };
+    ports_in.extend([ports::HEALTH, ports::METRICS]);
+    ports_in.extend(mentioned.ports);
+    found.extend(ports_in.into_iter().map(|port| inward(way, port)));
+    found
+}
+
+/// An application's: neither root nor the proxy.
+fn application() -> Origin {
+    Origin::Socket {
+        uid: 1000,
+        gid: 1000,
+        mark: 0,
+    }
+}
+
+/// An address in each network that is captured, apart from those that are left alone.
+fn wanted(outbound: &Outbound, family: Family) -> Vec<IpAddr> {
+    let is_left = |ip: &IpAddr| outbound.exclude_cidrs.iter().any(|net| net.contains(ip));
+    let candidates = match &outbound.cidrs {
+        Selection::All => vec![elsewhere(family)],
+        Selection::Only(nets) => nets.iter().map(first).collect(),
+    };
+    let mut all: Vec<_> = candidates
+        .into_iter()
+        .filter(|ip| Family::of(*ip) == family && !is_left(ip))
+        .collect();
+    if all.is_empty() {
+        all.push(elsewhere(family));
+    }
+    all
+}
+
+/// A server in each family whose queries are captured.
+fn servers(dns: &Dns, family: Family) -> impl Iterator<Item = IpAddr> {
+    let servers = match &dns.servers {
+        Selection::All => vec![elsewhere(family)],
+        Selection::Only(servers) => servers.clone(),
+    };
+    servers
+        .into_iter()
+        .filter(move |server| Family::of(*server) == family)
+}
+
+/// The first host of a network.
+fn first(net: &IpNet) -> IpAddr {
+    net.hosts().next().unwrap_or(net.addr())
+}
+
+fn packet(origin: Origin, source: IpAddr, destination: IpAddr, port: u16, device: &str) -> Packet {
+    Packet {
+        origin,
+        protocol: IpProtocol::Tcp,
+        source,
+        source_port: 45_000,
+        destination,
+        destination_port: port,
+        device: device.to_owned(),
+        state: State::New,
+        connection_mark: 0,
+        transparent: false,
+        dns_answers: true,
+    }
+}
+
+fn out(way: &Way, origin: Origin, to: IpAddr, port: u16) -> Journey {
+    let device = if to == way.own { "lo" } else { &way.device };
+    let at = std::net::SocketAddr::new(to, port);
+    Journey {
+        what: format!("a connection to {at}"),
+        packet: packet(origin, way.own, to, port, device),
+    }
+}
+
+fn look_up(way: &Way, server: IpAddr) -> Journey {
+    let mut journey = out(way, application(), server, Dns::PORT);
+    journey.what = format!("a look-up at {server}");
+    journey.packet.protocol = IpProtocol::Udp;
+    journey
+}
+
+/// As the proxy calls the application that a caller meant.
+fn to_application(way: &Way, proxy: Origin, port: u16) -> Journey {
+    let source: IpAddr = match way.own {
+        IpAddr::V4(_) => ports::PASSTHROUGH_V4.into(),
+        IpAddr::V6(_) => ports::PASSTHROUGH_V6.into(),
+    };
+    Journey {
+        what: format!("the proxy's call of its application, from {source}"),
+        packet: packet(proxy, source, way.own, port, "lo"),
+    }
+}
+
+fn inward(way: &Way, port: u16) -> Journey {
+    let at = std::net::SocketAddr::new(way.own, port);
+    let caller = elsewhere(Family::of(way.own));
+    Journey {
+        what: format!("a connection that comes in to {at}"),
+        packet: packet(Origin::Remote, caller, way.own, port, &way.device),
+    }
+}
+
+/// What rules of others speak of.
+#[derive(Default)]
+struct Mentioned {
+    networks: Vec<IpAddr>,
+    ports: Vec<u16>,
+}
+
+impl Mentioned {
+    fn by(installed: &Installed, family: Family) -> Self {
+        let mut mentioned = Self::default();
+        let tables = installed
+            .of(family)
+            .filter(|table| !rules::beside::is_own_table(table));
+        let chains = tables
+            .flat_map(|table| &table.chains)
+            .filter(|chain| !chain.is_own());
+        for test in chains
+            .flat_map(|chain| &chain.rules)
+            .flat_map(|rule| &rule.matches)
+        {
+            match &test.test {
+                Test::Destination(net) if net.prefix_len() > 0 => mentioned.networks.push(first(net)),
+                Test::DestinationPort(range) => mentioned.ports.push(range.first),
+                Test::DestinationPorts(ranges) => {
+                    mentioned.ports.extend(ranges.iter().map(|range| range.first));
+                }
+                _ => {}
+            }
+        }
+        mentioned.networks.sort_unstable();
+        mentioned.networks.dedup();
+        mentioned.networks.truncate(MOST_MENTIONED);
+        mentioned.ports.sort_unstable();
+        mentioned.ports.dedup();
+        mentioned.ports.truncate(MOST_MENTIONED);
+        mentioned
+    }
+}

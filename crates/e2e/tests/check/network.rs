@@ -1,0 +1,176 @@
+//! What runs in the namespace, and what is set there.
+
+use std::net::UdpSocket;
+
+use anyhow::{Context, Result};
+use e2e::{Pod, RunAs};
+
+use crate::stage::Stage;
+
+#[test]
+fn who_runs_as_the_proxy_is_named() -> Result<()> {
+    let stage = Stage::set()?;
+    let other = stage.pod.start(RunAs::Proxy, "sleep", ["1000"])?;
+    stage.check("")?.is(&[&format!(
+        "error WEIR-PROXY-ID sleep (pid {}) runs as the proxy's user 1337",
+        other.id()
+    )])?;
+    stage.check("-- --sidecar -u 1400")?.is_silent()?;
+    drop(other);
+
+    let ids = [
+        "--reuid",
+        "1000",
+        "--regid",
+        "1337",
+        "--clear-groups",
+        "sleep",
+        "1000",
+    ];
+    let other = stage.pod.start(RunAs::Root, "setpriv", ids)?;
+    e2e::eventually("its group", || {
+        let said = stage.check("").ok()?;
+        said.report["findings"]
+            .to_string()
+            .contains("WEIR-PROXY-ID")
+            .then_some(())
+    })?;
+    stage
+        .check("")?
+        .is(&["error WEIR-PROXY-ID as the proxy's group 1337"])?;
+    drop(other);
+    stage.check("")?.is_silent()
+}
+
+#[test]
+fn who_has_the_proxys_ports_is_named() -> Result<()> {
+    let stage = Stage::set()?;
+    for (address, port) in [
+        ("0.0.0.0", 15001),
+        ("::", 15006),
+        ("127.0.0.1", 15000),
+        ("::1", 15053),
+    ] {
+        let at = std::net::SocketAddr::new(address.parse()?, port);
+        let listener = stage.pod.within(|| std::net::TcpListener::bind(at))??;
+        stage
+            .check("")?
+            .is(&[&format!("error WEIR-PORT-IN-USE port {port}")])?;
+        drop(listener);
+    }
+    let listener = stage
+        .pod
+        .within(|| std::net::TcpListener::bind("0.0.0.0:15001"))??;
+    stage.check("-- --sidecar -p 16001")?.is_silent()?;
+    drop(listener);
+    stage.check("")?.is_silent()
+}
+
+/// A setting of the kernel, and what must be named.
+const SETTINGS: [(&[(&str, &str)], &str); 6] = [
+    (
+        &[("net/ipv4/ip_local_port_range", "1024 60999")],
+        "warning WEIR-PORT-RANGE covers 15000, 15001",
+    ),
+    (
+        &[("net/ipv4/ip_local_port_range", "40000 40999")],
+        "warning WEIR-PORT-RANGE has 1000 ports",
+    ),
+    (
+        &[("net/ipv4/ip_unprivileged_port_start", "15010")],
+        "error WEIR-LOW-PORTS below 15010",
+    ),
+    (
+        &[("net/ipv6/conf/lo/disable_ipv6", "1")],
+        "error WEIR-PASSTHROUGH-ADDRESS off at lo",
+    ),
+    (
+        &[
+            ("net/ipv6/conf/all/disable_ipv6", "1"),
+            ("net/ipv6/conf/lo/disable_ipv6", "0"),
+            ("net/ipv6/conf/eth0/disable_ipv6", "0"),
+        ],
+        "warning WEIR-HALF-FAMILY on at eth0",
+    ),
+    // What is off everywhere is no hole.
+    (&[("net/ipv6/conf/all/disable_ipv6", "1")], ""),
+];
+
+#[test]
+fn settings_of_the_kernel_that_do_not_suit_are_named() -> Result<()> {
+    for (settings, expected) in SETTINGS {
+        let stage = Stage::set()?;
+        for (name, value) in settings {
+            stage.pod.sysctl(name, value)?;
+        }
+        let said = stage.check("")?;
+        let expected: Vec<_> = [expected].into_iter().filter(|text| !text.is_empty()).collect();
+        said.is(&expected).with_context(|| format!("{settings:?}"))?;
+    }
+    let stage = Stage::set()?;
+    stage.pod.sysctl("net/ipv4/ip_local_port_range", "1024 60999")?;
+    stage
+        .pod
+        .sysctl("net/ipv4/ip_local_reserved_ports", "15000-15090")?;
+    stage.check("")?.is_silent()
+}
+
+#[test]
+fn a_loopback_device_that_is_down_is_named() -> Result<()> {
+    let stage = Stage::set()?;
+    stage.pod.ip("link set lo down")?;
+    stage.check("")?.is(&["error WEIR-LOOPBACK lo"])
+}
+
+/// Sends one datagram to each of so many addresses and ports, which each take a place in the table.
+fn fill(pod: &Pod, count: u64) -> Result<()> {
+    const PORTS: u64 = 50_000;
+    pod.within(|| {
+        let socket = UdpSocket::bind("0.0.0.0:0")?;
+        for number in 0..count {
+            let [.., high, low] = (number / PORTS).to_be_bytes();
+            let port = 1000 + u16::try_from(number % PORTS).unwrap_or(0);
+            socket.send_to(b"x", (std::net::Ipv4Addr::new(198, 18, high, low), port))?;
+        }
+        Ok::<_, std::io::Error>(())
+    })??;
+    Ok(())
+}
+
+#[test]
+fn a_table_of_connections_that_fills_is_named() -> Result<()> {
+    let stage = Stage::set()?;
+    // A rule that asks conntrack has it track; the packets leave for a neighbour that takes them all.
+    stage.sh(
+        "iptables-nft -A INPUT -m conntrack --ctstate ESTABLISHED -j ACCEPT
+              ip neigh add 10.77.0.2 lladdr 02:00:00:00:00:02 nud permanent dev eth0",
+    )?;
+    let limit = stage.sh("cat /proc/sys/net/netfilter/nf_conntrack_max")?.text();
+    let limit: u64 = limit.trim().parse()?;
+    fill(&stage.pod, limit * 85 / 100)?;
+    stage.check("")?.is(&["warning WEIR-CONNTRACK-FULL of"])
+}
+
+#[test]
+fn oddities_of_resolv_conf_are_named() -> Result<()> {
+    let stage = Stage::set()?;
+    for (text, expected) in [
+        ("# nobody\n", "names no server"),
+        ("nameserver 127.0.0.53\n", "127.0.0.53 is on loopback"),
+        ("nameserver dns\nnameserver 10.0.0.1\n", "`dns` is no address"),
+        (
+            "nameserver 10.0.0.1\nnameserver 10.0.0.2\nnameserver 10.0.0.3\nnameserver 10.0.0.4\n",
+            "names 4 servers",
+        ),
+        ("nameserver 10.0.0.1\noptions ndots:15\n", "ndots is 15"),
+        ("nameserver 10.0.0.1\nsearch a b c d e f g\n", "7 domains"),
+    ] {
+        stage.resolv_conf(text)?;
+        stage
+            .check("")?
+            .is(&[&format!("warning WEIR-RESOLV-CONF {expected}")])?;
+    }
+    stage.resolv_conf("nameserver 127.0.0.53\n")?;
+    let _server = stage.pod.within(|| UdpSocket::bind("127.0.0.53:53"))??;
+    stage.check("")?.is_silent()
+}
