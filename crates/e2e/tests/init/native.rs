@@ -122,6 +122,7 @@ fn what_is_missing_added_or_out_of_order_is_mended() -> Result<()> {
         "add table ip weir",
         "add chain inet weir nat-output { policy drop; }",
         "delete table inet weir",
+        "add table inet weir { flags dormant; }",
     ] {
         nft(&pod, damage)?;
         ensure!(still(&listed(&pod)?) != wanted, "{damage} did nothing");

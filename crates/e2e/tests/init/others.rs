@@ -7,7 +7,8 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Result, anyhow, ensure};
-use e2e::{Pod, weir};
+use e2e::{Pod, RunAs, eventually, weir};
+use rustix::process::Signal;
 
 use crate::native::{init, listed, pod, still};
 
@@ -184,4 +185,38 @@ fn own(pod: &Pod) -> Result<Vec<String>> {
         .find(|table| table.starts_with("inet weir "));
     all.extend(table.map(still));
     Ok(all)
+}
+
+/// Killed while its program writes: who comes next waits for that program, and its rules alone are there then.
+#[test]
+fn who_comes_after_a_run_that_was_killed_waits_for_its_program() -> Result<()> {
+    const SLOW: &str = "#!/bin/sh\ncase \"$*\" in -f*) touch \"$0.begun\"; until [ -e \"$0.go\" ]; do sleep 0.05; done;; esac\n\
+                        PATH=${PATH#*:} exec nft \"$@\"\n";
+    let pod = pod()?;
+    let folder = tempfile::tempdir()?;
+    let program = folder.path().join("nft");
+    std::fs::write(&program, SLOW)?;
+    std::fs::set_permissions(&program, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let path = format!("PATH={}:/usr/sbin:/usr/bin:/sbin:/bin", folder.path().display());
+    let binary = weir::binary()?.to_string_lossy().into_owned();
+    let arguments = |ports| ["init", "--backend", "nft", "-i", "*", "-o", ports];
+    let slowly = [&[&*path, &*binary][..], &arguments("1111")].concat();
+    let killed = pod.start(RunAs::Root, "env", slowly)?;
+    eventually("the program to be asked to write", || {
+        folder.path().join("nft.begun").exists().then_some(())
+    })?;
+    killed.signal(Signal::KILL)?;
+    let mut next = pod.start(RunAs::Root, &binary, arguments("2222"))?;
+    eventually("the next run to wait for the lock", || {
+        let listening = pod.run("ss", ["-xlH"]).ok()?.text();
+        let lock = listening.lines().find(|line| line.contains("@weir-rules"))?;
+        // The third word counts those who wait.
+        (lock.split_whitespace().nth(2)? != "0").then_some(())
+    })?;
+    ensure!(next.ended().is_none(), "{}", next.said());
+    std::fs::write(folder.path().join("nft.go"), "")?;
+    ensure!(next.wait()?.success(), "{}", next.said());
+    let there = listed(&pod)?;
+    assert!(there.contains("dport 2222") && !there.contains("1111"), "{there}");
+    Ok(())
 }

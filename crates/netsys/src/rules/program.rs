@@ -10,7 +10,7 @@ use std::process::{Child, Command, Output, Stdio};
 use rules::Family;
 use rustix::fs::{MemfdFlags, memfd_create};
 
-use super::Error;
+use super::{Error, lock};
 
 /// A way to program the packet filter.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -176,6 +176,7 @@ pub(super) fn start(
 ) -> Result<Started, Error> {
     let name = name(program);
     let spawn = || {
+        let _inherited = lock::for_programs();
         let (stdin, stdout) = (file_of(input)?, file_of("")?);
         let child = Command::new(program)
             .args(arguments)

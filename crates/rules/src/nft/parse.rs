@@ -43,6 +43,8 @@ pub fn parse(text: &str) -> Vec<Ruleset> {
                 }
             }
             [] => {}
+            // The kernel asks none of its chains: it is as if they were not there.
+            ["flags", "dormant", ..] if open.is_none() => sees = &[],
             // Outside a chain: what a named set holds, or a flag of the table.
             _ => {
                 if let Some(chain) = &mut open {
