@@ -130,7 +130,6 @@ fn the_rules_of_the_untracked_kind_in_both_languages() {
 :WEIR_OUTPUT - [0:0]
 -A PREROUTING -p tcp -m comment --comment "weir: tracking of what arrives" -j WEIR_INBOUND
 -A OUTPUT -p tcp -m comment --comment "weir: tracking of what is sent" -j WEIR_OUTPUT
--A WEIR_INBOUND -i lo -m comment --comment "weir: made in the pod" -j RETURN
 -A WEIR_INBOUND -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m socket --transparent -m comment --comment "weir: client to the proxy" -j CT --notrack
 -A WEIR_INBOUND -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m comment --comment "weir: opens no connection" -j RETURN
 -A WEIR_INBOUND -p tcp -m tcp --dport 15008 -m comment --comment "weir: excluded port" -j RETURN

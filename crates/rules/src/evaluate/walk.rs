@@ -28,6 +28,7 @@ pub(crate) fn follow(
         asked: vec![],
         count: 0,
         decided: None,
+        is_seen: false,
         depth: 0,
         redirected: None,
     };
@@ -82,6 +83,8 @@ struct Walk<'a> {
     /// How many rules were asked.
     count: usize,
     decided: Option<usize>,
+    /// Whether conntrack has seen it: what is made here it sees as it is sent, and not again as it arrives.
+    is_seen: bool,
     /// How many chains have been entered by jumps and not been left.
     depth: usize,
     /// Where it goes instead: a [`Fate::Redirect`] or a [`Fate::Tproxy`].
@@ -118,6 +121,7 @@ impl Walk<'_> {
             Origin::Remote => self.hook(HookPoint::Prerouting, Nat::Asked)?,
             Origin::Socket { .. } => {
                 self.hook(HookPoint::Output, Nat::Asked)?;
+                self.is_seen = true;
                 if self.redirected.is_some() {
                     self.view.out_device = Some("lo".to_owned());
                 }
@@ -233,7 +237,9 @@ impl Walk<'_> {
                 None
             }
             Target::Notrack => {
-                self.view.state = State::Untracked;
+                if !self.is_seen {
+                    self.view.state = State::Untracked;
+                }
                 None
             }
             Target::Zone(zone) => {

@@ -183,29 +183,25 @@ impl World {
         Ok(())
     }
 
-    /// The entry that conntrack has in the first pod for what goes from there to there.
-    pub(crate) fn tracked(&self, from: SocketAddr, to: SocketAddr) -> Result<Option<String>> {
-        let listed = self
-            .pod
-            .within(|| fs::read_to_string("/proc/thread-self/net/nf_conntrack"))??;
-        let is_it = |line: &&str| {
-            let field = |name: &str| line.split(' ').find_map(|field| field.strip_prefix(name));
-            let end = |address: &str, port: &str| -> Option<SocketAddr> {
-                Some(SocketAddr::new(
-                    field(address)?.parse().ok()?,
-                    field(port)?.parse().ok()?,
-                ))
-            };
-            (end("src=", "sport="), end("dst=", "dport=")) == (Some(from), Some(to))
-        };
-        Ok(listed.lines().find(is_it).map(str::to_owned))
-    }
-
     /// Whether a byte goes there and comes back.
     pub(crate) fn is_alive(mut stream: &TcpStream) -> bool {
         let mut byte = [0];
         stream.write_all(&[42]).is_ok() && stream.read_exact(&mut byte).is_ok() && byte == [42]
     }
+}
+
+/// Both ends of each connection that conntrack knows of in the pod, as its first packet had them.
+pub(crate) fn tracked(pod: &Pod) -> Result<Vec<[SocketAddr; 2]>> {
+    let listed = pod.within(|| fs::read_to_string("/proc/thread-self/net/nf_conntrack"))??;
+    let ends = |line: &str| {
+        let field = |name: &str| line.split(' ').find_map(|field| field.strip_prefix(name));
+        let end = |address: &str, port: &str| -> Option<SocketAddr> {
+            let (ip, port) = (field(address)?.parse().ok()?, field(port)?.parse().ok()?);
+            Some(SocketAddr::new(ip, port))
+        };
+        Some([end("src=", "sport=")?, end("dst=", "dport=")?])
+    };
+    Ok(listed.lines().filter_map(ends).collect())
 }
 
 /// Sends every byte back, for as long as a connection lasts.
@@ -223,7 +219,7 @@ fn echo(pod: &Pod) -> Result<()> {
     Ok(())
 }
 
-fn listener(pod: &Pod, at: SocketAddr) -> Result<TcpListener> {
+pub(crate) fn listener(pod: &Pod, at: SocketAddr) -> Result<TcpListener> {
     let listener = pod.within(|| -> std::io::Result<TcpListener> {
         let socket = Socket::new(Domain::for_address(at), Type::STREAM, None)?;
         if at.is_ipv6() {
@@ -309,7 +305,7 @@ fn kind(to: &(IpProtocol, SocketAddr)) -> (Domain, Type) {
 }
 
 /// Sockets of a thread that has those ids, and that class, one for each destination.
-fn sockets(
+pub(crate) fn sockets(
     pod: &Pod,
     sender: (u32, u32, u32),
     class: Option<&Class>,

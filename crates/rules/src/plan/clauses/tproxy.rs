@@ -58,8 +58,8 @@ fn by_virtual_machines(intent: &Intent) -> Option<Clause> {
 /// For each packet that arrives, where conntrack is to see nothing of what is captured.
 pub(in crate::plan) fn tracking_arriving(intent: &Intent) -> Vec<Clause> {
     let tcp = Condition::Protocol(IpProtocol::Tcp);
-    // What the proxy and its application say to each other has been left alone as it was sent.
-    let mut clauses = vec![leave(Condition::CameBy(vec!["lo".to_owned()]), MADE_IN_POD)];
+    // What was made here needs no clause: conntrack has seen it as it was sent, or been kept from it, and that stays.
+    let mut clauses = vec![];
     // Before transparent sockets: to nftables the proxy's listener is one, and what a virtual machine sends to its
     // port is redirected elsewhere.
     clauses.extend(by_virtual_machines(intent));
