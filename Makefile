@@ -67,6 +67,6 @@ bench: ## Measures Weir against its peers and writes bench/RESULTS.md (root; BEN
 	$(CARGO) build $(LOCKED) --release --package weir
 	$(CARGO) run $(LOCKED) --release --package bench -- --write bench/RESULTS.md $(BENCH_ARGS)
 
-fuzz: ## Fuzzes the HTTP parser, DNS messages, dumps of rules and the manifests, FUZZ_SECONDS each
+fuzz: ## Fuzzes the HTTP parser, DNS messages, packets, dumps of rules and the manifests, FUZZ_SECONDS each
 	@scripts/deps.sh build
 	fuzz/run $(FUZZ_SECONDS)

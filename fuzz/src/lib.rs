@@ -7,11 +7,13 @@
 mod dumps;
 mod manifests;
 mod oracle;
+mod segment;
 mod weir;
 
 pub use dumps::check_dump;
 pub use manifests::check_manifests;
 pub use oracle::{Reading, read_requests, read_response};
+pub use segment::check_segment;
 pub use weir::{pass_requests, pass_response};
 
 /// One message as a reader understood it.
@@ -105,6 +107,9 @@ mod tests {
         }
         for input in seeds("dns") {
             dns::check_bytes(&input);
+        }
+        for input in seeds("segment") {
+            check_segment(&input);
         }
     }
 

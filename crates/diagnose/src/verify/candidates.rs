@@ -301,6 +301,18 @@ impl List<'_> {
             stray.state = State::PickedUp;
             self.add(true, stray.clone());
         }
+        // And one to where connections are captured, where not all are.
+        if let Selection::Only(nets) = &self.ground.intent.outbound.cidrs {
+            let captured = nets
+                .iter()
+                .flat_map(|net| self.fit_of(*net))
+                .find(|ip| !self.stays(*ip));
+            if let Some(ip) = captured {
+                let mut stray = self.made(self.application(), SocketAddr::new(ip, port));
+                stray.state = State::PickedUp;
+                self.add(true, stray);
+            }
+        }
         let [_, mut invalid] = strays;
         invalid.state = State::Invalid;
         self.add(false, invalid);

@@ -103,3 +103,44 @@ fn an_init_container_validates_what_it_has_installed() -> Result<()> {
     assert_eq!(missing.status.code(), Some(126), "{}", missing.text());
     Ok(())
 }
+
+#[test]
+fn watched_it_is_a_metric_that_follows() -> Result<()> {
+    let world = World::create()?;
+    let pod = &world.pod;
+    init(pod, "--sidecar --backend iptables-nft")?;
+    let binary = e2e::weir::binary()?;
+    let words = [
+        "verify",
+        "--before-proxy",
+        "--watch",
+        "1s",
+        "--metrics",
+        "127.0.0.1:15022",
+    ];
+    let mut watch = pod.start_file(e2e::RunAs::Root, &binary, &[], words)?;
+    let await_metric = |value: &str| {
+        e2e::eventually(value, || {
+            let scraped = pod
+                .run("curl", ["-sf", "http://127.0.0.1:15022/metrics"])
+                .ok()?
+                .text();
+            let line = format!("weir_capture_proven {value}");
+            scraped.lines().any(|found| found == line).then_some(())
+        })
+    };
+    await_metric("1")?;
+    pod.run(
+        "iptables-nft",
+        ["-t", "nat", "-I", "OUTPUT", "-p", "tcp", "-j", "ACCEPT"],
+    )?;
+    await_metric("0")?;
+    pod.run("iptables-nft", ["-t", "nat", "-D", "OUTPUT", "1"])?;
+    await_metric("1")?;
+    watch.signal(rustix::process::Signal::TERM)?;
+    ensure!(watch.wait()?.success(), "{}", watch.said());
+    let said = watch.said();
+    assert_eq!(said.matches("Capture is proven.").count(), 2, "{said}");
+    assert_eq!(said.matches("Capture is BROKEN:").count(), 1, "{said}");
+    Ok(())
+}

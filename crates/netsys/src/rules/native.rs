@@ -5,7 +5,6 @@ use std::io;
 use std::path::PathBuf;
 
 use rules::nft::{self, TableFamily};
-use rules::ruleset::TableName;
 use rules::{Family, Ruleset};
 
 use super::nf_tables::{Object, Socket, name_of, zero_ended};
@@ -110,25 +109,6 @@ impl Native {
         let mut held = nft::parse(&texts.collect::<Result<String, _>>()?);
         held.retain(|ruleset| !ruleset.tables.is_empty());
         Ok(held)
-    }
-
-    /// What is in tables of others, apart from those that iptables shows.
-    pub(super) fn foreign(&self) -> Result<String, Error> {
-        let Ok(tables) = tables() else {
-            return Ok(String::new());
-        };
-        let is_known = |table: &Object| {
-            let named = |name: &str| name_of(table) == Some(zero_ended(name).as_slice());
-            let is_of_iptables = TableName::ALL.iter().any(|(name, _)| named(name));
-            let is_ip = Family::ALL
-                .map(super::nf_tables::protocol)
-                .contains(&table.protocol);
-            named(nft::TABLE) || (is_ip && is_of_iptables)
-        };
-        if tables.iter().all(is_known) {
-            return Ok(String::new());
-        }
-        self.run(&["list ruleset"], "")
     }
 
     fn run(&self, arguments: &[&str], input: &str) -> Result<String, Error> {

@@ -115,20 +115,12 @@ impl Session {
     }
 
     /// Everything that is there, rules of others included, as each back-end that can be read shows it. Of native
-    /// nftables this is what our tables hold; what others keep there is [`Session::foreign_nft`].
+    /// nftables this is what our tables hold.
     pub fn installed(&self) -> impl Iterator<Item = (Backend, &Ruleset)> {
         let native = self.native.held().iter().map(|held| (Backend::Nft, held));
         self.all()
             .map(|(programs, held)| (programs.backend, held))
             .chain(native)
-    }
-
-    /// What `nft` prints of tables that are neither ours nor of iptables; empty where there are none.
-    ///
-    /// # Errors
-    /// Where `nft` cannot be run.
-    pub fn foreign_nft(&self) -> Result<String, Error> {
-        self.native.foreign()
     }
 
     /// What of ours is there, to be [put back](Self::put_back) later.
