@@ -99,7 +99,11 @@ impl Story<'_> {
                 "the query goes straight to {}, past the proxy's DNS: names of the mesh stay unknown",
                 self.question.to
             ),
-            Finding::new(Side::Rules, what, "run `weir init` with --redirect-dns"),
+            Finding::new(
+                Side::Rules,
+                what,
+                "run `weir init` with --redirect-dns, and with --capture-all-dns where the server is none of resolv.conf's",
+            ),
         ))
     }
 

@@ -452,6 +452,14 @@ pub(crate) const ALL: &[SetUp] = &[
         ),
     ),
     set_up(
+        "DNS goes to the proxy",
+        "--sidecar --redirect-dns --capture-all-dns",
+        NOTHING,
+        None,
+        "--to 10.96.0.53:53 --proto udp",
+        (0, "", &["the proxy's DNS on port 15053 answers"]),
+    ),
+    set_up(
         "an excluded port, inbound, where nobody listens",
         "--sidecar -d 9091",
         NOTHING,
