@@ -18,6 +18,8 @@ pub(super) struct Journey {
     /// `a connection to 192.0.2.1:80`.
     pub(super) what: String,
     pub(super) packet: Packet,
+    /// What travels in its place where there is no Weir; none for what there would not be.
+    pub(super) without: Option<Packet>,
 }
 
 /// Addresses and ports that rules of others speak of are followed up to so many.
@@ -59,6 +61,8 @@ fn of_way(ground: &Ground, way: &Way) -> Vec<Journey> {
         };
         let mut journey = out(way, proxy, elsewhere(family), WEB);
         journey.what = format!("the proxy's own {}", journey.what.trim_start_matches("a "));
+        // The application would make it itself.
+        journey.without = Some(out(way, application(), elsewhere(family), WEB).packet);
         found.push(journey);
         found.push(to_application(way, proxy, APPLICATION));
     }
@@ -136,9 +140,11 @@ fn packet(origin: Origin, source: IpAddr, destination: IpAddr, port: u16, device
 fn out(way: &Way, origin: Origin, to: IpAddr, port: u16) -> Journey {
     let device = if to == way.own { "lo" } else { &way.device };
     let at = std::net::SocketAddr::new(to, port);
+    let packet = packet(origin, way.own, to, port, device);
     Journey {
         what: format!("a connection to {at}"),
-        packet: packet(origin, way.own, to, port, device),
+        without: Some(packet.clone()),
+        packet,
     }
 }
 
@@ -146,6 +152,7 @@ fn look_up(way: &Way, server: IpAddr) -> Journey {
     let mut journey = out(way, application(), server, Dns::PORT);
     journey.what = format!("a look-up at {server}");
     journey.packet.protocol = IpProtocol::Udp;
+    journey.without = Some(journey.packet.clone());
     journey
 }
 
@@ -158,15 +165,19 @@ fn to_application(way: &Way, proxy: Origin, port: u16) -> Journey {
     Journey {
         what: format!("the proxy's call of its application, from {source}"),
         packet: packet(proxy, source, way.own, port, "lo"),
+        without: None,
     }
 }
 
 fn inward(way: &Way, port: u16) -> Journey {
     let at = std::net::SocketAddr::new(way.own, port);
     let caller = elsewhere(Family::of(way.own));
+    let packet = packet(Origin::Remote, caller, way.own, port, &way.device);
+    let is_operators = [ports::HEALTH, ports::METRICS].contains(&port);
     Journey {
         what: format!("a connection that comes in to {at}"),
-        packet: packet(Origin::Remote, caller, way.own, port, &way.device),
+        without: (!is_operators).then(|| packet.clone()),
+        packet,
     }
 }
 

@@ -161,13 +161,21 @@ fn other_mesh(mesh: &str, places: &[String], is_in_use: bool) -> Finding {
 fn conflicts(installed: &Installed, wanted: &[(Writer, Ruleset)], journeys: &[Journey]) -> Vec<Finding> {
     let together = beside(installed, wanted);
     let alone = beside(&Installed::default(), wanted);
+    let theirs = beside(installed, &[]);
     let mut found: Vec<(Option<At>, Vec<&Journey>, Fate, Verdict)> = vec![];
     for journey in journeys {
         let meant = alone.evaluate(&journey.packet).fate;
         let verdict = together.evaluate(&journey.packet);
-        let is_dropped = matches!(verdict.fate, Fate::Drop | Fate::Reject);
-        // What is not captured is nothing of Weir's, unless the proxy sends it or is meant by it.
-        if verdict.fate == meant || (meant == Fate::Direct && is_dropped && !is_proxys(journey)) {
+        if verdict.fate == meant {
+            continue;
+        }
+        // What others forbid anyway is their business, and not in Weir's way.
+        let is_dropped = |fate| matches!(fate, Fate::Drop | Fate::Reject);
+        let without = journey
+            .without
+            .as_ref()
+            .map(|packet| theirs.evaluate(packet).fate);
+        if is_dropped(verdict.fate) && without.is_some_and(is_dropped) {
             continue;
         }
         let at = verdict.decided_by().map(|step| step.at);
@@ -180,13 +188,6 @@ fn conflicts(installed: &Installed, wanted: &[(Writer, Ruleset)], journeys: &[Jo
         .into_iter()
         .filter_map(|(at, journeys, meant, verdict)| conflict(&together, at, &journeys, meant, &verdict))
         .collect()
-}
-
-/// Whether it is between the proxy and the application or the operator.
-fn is_proxys(journey: &Journey) -> bool {
-    use model::ports::{HEALTH, METRICS};
-    let is_operators = [HEALTH, METRICS].contains(&journey.packet.destination_port);
-    journey.what.starts_with("the proxy's") || is_operators
 }
 
 fn conflict(

@@ -7,7 +7,7 @@ use crate::stage::Stage;
 /// What is planted, by a shell; arguments of check; what it must name.
 type Plant = (&'static str, &'static str, &'static [&'static str]);
 
-const RULES: [Plant; 13] = [
+const RULES: [Plant; 14] = [
     // What was captured is dropped on its way to the proxy.
     (
         "iptables-nft -A OUTPUT -p tcp --dport 15001 -j DROP",
@@ -40,6 +40,12 @@ const RULES: [Plant; 13] = [
         "nft 'table ip fw { chain in { type filter hook input priority 0; tcp dport 15006 reject; }; }'",
         "",
         &["error WEIR-FOREIGN-RULE nft ip fw in rule 1"],
+    ),
+    // A packet that is redirected as it is made is still seen as leaving by eth0.
+    (
+        "nft 'table inet fw { chain out { type filter hook output priority 0; policy drop; oif lo accept; ip daddr 10.0.0.0/8 accept; }; }'",
+        "",
+        &["error WEIR-FOREIGN-RULE nft inet fw out"],
     ),
     // The proxy itself cannot get out, or its health cannot be asked for.
     (
@@ -122,10 +128,12 @@ const ROUTES: [Plant; 5] = [
 ];
 
 /// What others may have without disturbing Weir.
-const HARMLESS: [&str; 4] = [
+const HARMLESS: [&str; 5] = [
     "iptables-nft -A INPUT -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT
      iptables-nft -A INPUT -i lo -j ACCEPT
      iptables-nft -A INPUT -p icmp -j DROP",
+    // What leaves by the proxy may go where the application might have gone.
+    "nft 'table inet fw { chain out { type filter hook output priority 0; policy drop; oif lo accept; ip daddr { 127.0.0.0/8, 10.0.0.0/8 } accept; ip6 daddr ::1 accept; }; }'",
     // After the redirect it goes elsewhere.
     "iptables-nft -A OUTPUT -d 10.9.0.0/16 -j DROP",
     // What is let pass in one nat chain of nftables is still seen by the next.
