@@ -409,6 +409,14 @@ fn notes(intent: &Intent, facts: &Facts) -> Vec<String> {
             tproxy.mark.value
         )
     }));
+    if intent.inbound.tproxy().is_some() && facts.tproxy.syn_cookies {
+        notes.push(
+            "net.ipv4.tcp_syncookies is on: connections that the kernel takes by SYN cookies, which it does while a \
+             listener's queue is full, are reset, or get to the application past the proxy; set it to 0 in this \
+             namespace (securityContext.sysctls)"
+                .to_owned(),
+        );
+    }
     if intent.dns.is_some() && intent.captured_dns().is_none() {
         notes.push(format!(
             "DNS is not captured, although that is asked for: outbound port {} is excluded",

@@ -556,6 +556,25 @@ fn the_kind_is_the_one_that_was_named_or_an_error_or_the_one_that_is_possible() 
 }
 
 #[test]
+fn syn_cookies_are_told_where_they_are_on() {
+    for (kind, syn_cookies) in [("on", true), ("off", true), ("on", false), ("off", false)] {
+        let facts = Facts {
+            tproxy: TproxyFacts {
+                syn_cookies,
+                ..TproxyFacts::default()
+            },
+            ..Facts::fresh(&Family::ALL)
+        };
+        let plan = plan(&flags(kind).intent().unwrap(), &facts).unwrap();
+        let told = plan
+            .notes
+            .iter()
+            .any(|note| note.contains("net.ipv4.tcp_syncookies"));
+        assert_eq!(told, syn_cookies, "{kind}: {:?}", plan.notes);
+    }
+}
+
+#[test]
 fn the_rules_remember_which_switches_are_ours() {
     for ours in [
         vec![],

@@ -32,6 +32,13 @@ pub(super) fn can_be_on(switch: Switch) -> Result<bool, String> {
     }
 }
 
+/// Whether the kernel may answer by SYN cookies, in either family.
+pub(super) fn syn_cookies() -> bool {
+    let value = fs::read_to_string("/proc/sys/net/ipv4/tcp_syncookies");
+    // A kernel built without them has no such file.
+    value.is_ok_and(|value| value.trim() != "0")
+}
+
 /// Sets those of them that are not on. Answers whether any was not.
 pub(super) fn set(switches: &[Switch]) -> Result<bool, Error> {
     change(switches, true)

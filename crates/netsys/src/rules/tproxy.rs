@@ -23,6 +23,7 @@ impl Session {
         let lacks = writers.iter().find_map(|writer| support::lacks_capture(*writer));
         let mut found = TproxyFacts {
             lacks,
+            syn_cookies: switches::syn_cookies(),
             ..TproxyFacts::default()
         };
         if untracked_asked && found.lacks.is_none() {

@@ -39,6 +39,8 @@ pub struct TproxyFacts {
     pub lacks: Option<String>,
     /// The switches that are for Weir to set and to put back, or why conntrack cannot be kept out.
     pub untracked: Result<Vec<Switch>, String>,
+    /// Whether the kernel may answer clients by SYN cookies, which rules of TPROXY cannot follow.
+    pub syn_cookies: bool,
 }
 
 impl Default for TproxyFacts {
@@ -47,6 +49,7 @@ impl Default for TproxyFacts {
         Self {
             lacks: None,
             untracked: Ok(Switch::ALL.to_vec()),
+            syn_cookies: false,
         }
     }
 }
