@@ -1,6 +1,7 @@
 //! The flags of `weir init`, as text, to an [`Intent`]: names, defaults and meanings of istio-iptables.
 //! Every mistake is reported at once, each with the flag that it is in.
 
+mod collisions;
 mod dns;
 
 use std::net::IpAddr;
@@ -129,6 +130,7 @@ impl Flags {
         for (flag, value) in &self.beyond {
             read.beyond(flag, value);
         }
+        read.distinct_ports(&intent);
         for mistake in &mut read.mistakes {
             if let Some((_, field)) = self.named.iter().find(|(flag, _)| *flag == mistake.flag) {
                 (*field).clone_into(&mut mistake.flag);

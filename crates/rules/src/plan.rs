@@ -12,7 +12,7 @@ mod untracked;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use model::ErrorName;
+use model::{ErrorName, ports};
 
 pub use self::clause::{Action, Clause, Condition, Sign};
 pub use self::prune::of_family;
@@ -417,6 +417,7 @@ fn notes(intent: &Intent, facts: &Facts) -> Vec<String> {
                 .to_owned(),
         );
     }
+    notes.extend(elsewhere(intent));
     if intent.dns.is_some() && intent.captured_dns().is_none() {
         notes.push(format!(
             "DNS is not captured, although that is asked for: outbound port {} is excluded",
@@ -438,4 +439,25 @@ fn notes(intent: &Intent, facts: &Facts) -> Vec<String> {
         ));
     }
     notes
+}
+
+/// Ports at which Weir's own proxy does not listen.
+fn elsewhere(intent: &Intent) -> Option<String> {
+    let Intent {
+        outbound, inbound, ..
+    } = intent;
+    let used = [
+        (!outbound.is_none()).then_some((outbound.to_port, ports::OUTBOUND)),
+        (!inbound.ports.is_none()).then_some((inbound.to_port, ports::INBOUND)),
+    ];
+    let others = used.into_iter().flatten().filter(|(port, usual)| port != usual);
+    let others: Vec<_> = others.map(|(port, _)| port.to_string()).collect();
+    (!others.is_empty()).then(|| {
+        format!(
+            "connections are led to port {}: `weir proxy` listens on {} and {} alone, so that is for another proxy",
+            others.join(" and "),
+            ports::OUTBOUND,
+            ports::INBOUND
+        )
+    })
 }

@@ -260,3 +260,31 @@ fn a_list_of_ten_thousand_is_planned_and_has_no_rule_twice() {
     let included = rules.purposes().filter(|purpose| *purpose == "included network");
     assert_eq!(included.count(), 10_000);
 }
+
+#[test]
+fn each_port_leads_to_one_listener() {
+    let with = |change: fn(&mut Flags)| {
+        let mut flags = Flags {
+            sidecar: true,
+            ..Flags::default()
+        };
+        change(&mut flags);
+        let mistakes = flags.intent().err().unwrap_or_default();
+        mistakes.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        with(|flags| flags.inbound_port = Some("15001".to_owned())),
+        ["-z (--inbound-capture-port): 15001 is the port of -p (--envoy-port) already; give another one"]
+    );
+    assert_eq!(
+        with(|flags| {
+            flags.outbound_port = Some("15008".to_owned());
+            flags.inbound_port = Some("15020".to_owned());
+        }),
+        [
+            "-z (--inbound-capture-port): at 15020 the proxy serves its metrics; give another port",
+            "-e (--inbound-tunnel-port): 15008 is the port of -p (--envoy-port) already; give another one",
+        ]
+    );
+    assert!(with(|flags| flags.outbound_port = Some("16001".to_owned())).is_empty());
+}

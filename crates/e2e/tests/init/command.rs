@@ -245,6 +245,24 @@ fn nothing_is_captured_without_a_flag_that_says_so() -> Result<()> {
         );
     }
     assert_eq!(rules(&pod)?, before);
+
+    // Nor is anything taken away without one, and it is said that it stays.
+    init(&pod, "--sidecar")?;
+    let captured = rules(&pod)?;
+    let said = init(&pod, "-b=")?.text();
+    assert!(
+        said.contains("go on capturing") && said.contains("--cleanup"),
+        "{said}"
+    );
+    assert_eq!(rules(&pod)?, captured);
+    let binary = weir::binary()?.to_string_lossy().into_owned();
+    pod.run("env", ["CLEANUP_ONLY=true", &*binary, "init", "-i", "*"])?;
+    assert_eq!(rules(&pod)?, before);
+    let said = refusal(&pod, RunAs::Root, &["--sidecar", "--netns", "/etc/passwd"])?;
+    assert!(
+        said.contains("/etc/passwd is a file, but no network namespace"),
+        "{said}"
+    );
     Ok(())
 }
 

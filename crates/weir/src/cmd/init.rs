@@ -21,7 +21,7 @@ use rules::{Facts, Intent, Plan};
 
 pub(crate) use self::args::Args;
 use crate::cmd::place;
-use crate::errors::{OrNamed, fail, named, of_mistakes as all};
+use crate::errors::{OrNamed, fail, named, of_mistakes as all, while_doing};
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let name = args.action.netns.as_deref().filter(|name| !name.is_empty());
@@ -32,11 +32,23 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     };
     match netns {
         None => all(),
-        Some(netns) => netns.run(all).or_named(
-            ErrorName::Privilege,
-            "cannot enter the network namespace: that needs CAP_SYS_ADMIN, so run as root",
-        )?,
+        Some(netns) => netns.run(all).map_err(|error| cannot_enter(args, error))?,
     }
+}
+
+fn cannot_enter(args: &Args, error: io::Error) -> anyhow::Error {
+    let name = args.action.netns.as_deref().unwrap_or_default();
+    let (kind, text) = match error.kind() {
+        io::ErrorKind::InvalidInput => (
+            ErrorName::Namespace,
+            format!("--netns {name} is a file, but no network namespace"),
+        ),
+        _ => (
+            ErrorName::Privilege,
+            "cannot enter the network namespace: that needs CAP_SYS_ADMIN, so run as root".to_owned(),
+        ),
+    };
+    while_doing(kind, &text, error)
 }
 
 /// What these flags of `weir init` ask for, and the back-end that they name: other commands take them after `--`.
@@ -135,7 +147,11 @@ fn assumed_facts(intent: &Intent) -> Result<Facts> {
 
 fn install(args: &Args, intent: &Intent) -> Result<()> {
     if intent.captures_nothing() {
-        return say(report::NOTHING_CAPTURED);
+        let is_held = may_write().is_ok() && !Session::open(None)?.own().rules.is_empty();
+        return say(match is_held {
+            true => report::NOTHING_ASKED_FOR,
+            false => report::NOTHING_CAPTURED,
+        });
     }
     may_write()?;
     let session = Session::open(args.action.backend()?)?;

@@ -190,7 +190,10 @@ pub(super) struct Action {
           hide_possible_values = true, value_name = "BOOL")]
     pub(super) dry_run: bool,
     /// Take out every rule of Weir's, the routes of TPROXY, and the address ::6 if Weir put it on lo
-    #[arg(long, alias = "cleanup-only", conflicts_with_all = ["sidecar", "confirm"])]
+    #[arg(long, alias = "cleanup-only", env = "CLEANUP_ONLY", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true", value_parser = FalseyValueParser::new(), default_value = "false",
+          hide_default_value = true, hide_possible_values = true, value_name = "BOOL",
+          conflicts_with_all = ["sidecar", "confirm"])]
     pub(super) cleanup: bool,
     /// Go on even if this is a machine's own network (it holds a physical device). The change is then taken
     /// back by itself unless it is confirmed in time

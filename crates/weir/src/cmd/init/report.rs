@@ -6,6 +6,12 @@ use netsys::rules::{Backend, Choice, Done};
 use rules::intent::{Dns, Proxy, Selection, Signs, WithoutProxy};
 use rules::{Intent, Plan};
 
+/// Said where no flag asks for anything, and an earlier run has made rules.
+pub(super) const NOTHING_ASKED_FOR: &str = "\
+No flag asks for anything, so nothing was changed: the rules that an earlier run has made go on capturing.
+To take them out: weir init --cleanup
+";
+
 /// Said where no flag asks for anything.
 pub(super) const NOTHING_CAPTURED: &str = "\
 Nothing is captured, because no flag asks for it, and nothing was changed.
