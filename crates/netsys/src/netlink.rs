@@ -250,18 +250,18 @@ impl Changes {
     }
 
     /// Delivers everything that is routed by a table here, over loopback.
-    pub fn local_default(&mut self, policy: PolicyRoute, protocol: u8) -> &mut Self {
-        let what = format!("add the local route of table {}", policy.table);
+    pub fn local_default(&mut self, route: LocalDefault, protocol: u8) -> &mut Self {
+        let what = format!("add the local route of table {}", route.table);
         self.message(NEW_ROUTE, self.create(), what, |bytes| {
-            local_route(bytes, policy, protocol);
+            local_route(bytes, route, protocol);
         })
     }
 
     /// Takes away what [`Changes::local_default`] made.
-    pub fn remove_local_default(&mut self, policy: PolicyRoute, protocol: u8) -> &mut Self {
-        let what = format!("take away the local route of table {}", policy.table);
+    pub fn remove_local_default(&mut self, route: LocalDefault, protocol: u8) -> &mut Self {
+        let what = format!("take away the local route of table {}", route.table);
         self.message(REMOVE_ROUTE, REQUEST_ACK, what, |bytes| {
-            local_route(bytes, policy, protocol);
+            local_route(bytes, route, protocol);
         })
     }
 
@@ -335,14 +335,28 @@ fn policy_rule(bytes: &mut Vec<u8>, policy: PolicyRoute, protocol: u8) {
 }
 
 /// An `rtmsg` and its attributes.
-fn local_route(bytes: &mut Vec<u8>, policy: PolicyRoute, protocol: u8) {
+fn local_route(bytes: &mut Vec<u8>, route: LocalDefault, protocol: u8) {
     const OUTPUT_LINK: u16 = 4;
     const SCOPE_HOST: u8 = 254;
-    bytes.extend([address_family(policy.family), 0, 0, 0]);
+    bytes.extend([address_family(route.family), 0, 0, 0]);
     bytes.extend([0, protocol, SCOPE_HOST, ROUTE_LOCAL]);
     bytes.extend(0_u32.to_ne_bytes());
     attribute(bytes, OUTPUT_LINK, &LinkIndex::LOOPBACK.0.to_ne_bytes());
-    attribute(bytes, TABLE, &policy.table.to_ne_bytes());
+    attribute(bytes, TABLE, &route.table.to_ne_bytes());
+    if route.metric != 0 {
+        attribute(bytes, METRIC, &route.metric.to_ne_bytes());
+    }
+}
+
+/// A route that delivers everything here. The kernel keeps several in a table, one a metric.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LocalDefault {
+    /// Of which packets.
+    pub family: Family,
+    /// The routing table that it is in.
+    pub table: u32,
+    /// 0 is the kernel's default, which IPv6 shows as 1024.
+    pub metric: u32,
 }
 
 /// Attributes of a routing rule; that of the table is also a route's.
@@ -350,6 +364,8 @@ pub(crate) const POLICY_MARK: u16 = 10;
 pub(crate) const TABLE: u16 = 15;
 pub(crate) const POLICY_MASK: u16 = 16;
 pub(crate) const POLICY_PROTOCOL: u16 = 21;
+/// `RTA_PRIORITY`.
+pub(crate) const METRIC: u16 = 6;
 /// `RTN_LOCAL`.
 pub(crate) const ROUTE_LOCAL: u8 = 2;
 

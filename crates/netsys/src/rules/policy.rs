@@ -1,24 +1,36 @@
 //! Routes by marks, which lead the application's answers to a proxy that captures by TPROXY. The kernel takes
 //! the same routing rule twice, so what is there is looked at first; what is ours has a protocol number of
 //! our own, and rules of others that do the same are used and left to them.
+//!
+//! The metric of a route of ours says which switches were set by us: it is written before they are, and goes
+//! after they are put back, so neither a run that is cut off nor a flush of all rules forgets them.
 
 use std::io;
 
 use rules::Family;
-use rules::plan::PolicyRoute;
+use rules::plan::{PolicyRoute, Switch};
 
 use super::Error;
 use crate::netlink::{
-    self, Changes, LIST_POLICIES, LIST_ROUTES, POLICY_MARK, POLICY_MASK, POLICY_PROTOCOL, ROUTE_LOCAL, TABLE,
-    address_family, attributes,
+    self, Changes, LIST_POLICIES, LIST_ROUTES, LocalDefault, METRIC, POLICY_MARK, POLICY_MASK,
+    POLICY_PROTOCOL, ROUTE_LOCAL, TABLE, address_family, attributes,
 };
 
 /// Who made it: no number that others are known to use.
 pub(crate) const OURS: u8 = 87;
 
+/// "wei" and a bit for each of [`Switch::ALL`], in that order.
+const MEMORY: u32 = u32::from_be_bytes(*b"wei\0");
+
 /// A routing rule that there is.
 struct Found {
     policy: PolicyRoute,
+    is_ours: bool,
+}
+
+/// A route that delivers everything here.
+struct Routed {
+    route: LocalDefault,
     is_ours: bool,
 }
 
@@ -30,8 +42,51 @@ pub(super) fn ours() -> io::Result<Vec<PolicyRoute>> {
     Ok(ours)
 }
 
-/// Makes those that are not there. Answers whether any was not.
-pub(super) fn add(wanted: &[PolicyRoute]) -> Result<bool, Error> {
+/// The routes that were put there by us, whether or not a rule still leads to them.
+pub(super) fn our_routes() -> io::Result<Vec<LocalDefault>> {
+    let routed = routed()?.into_iter().filter(|routed| routed.is_ours);
+    Ok(routed.map(|routed| routed.route).collect())
+}
+
+/// The switches that the routes remember as set by us.
+pub(super) fn remembered(routes: &[LocalDefault]) -> Vec<Switch> {
+    let is_in = |index: usize| {
+        routes
+            .iter()
+            .any(|route| is_memory(route.metric) && route.metric & (1 << index) != 0)
+    };
+    let all = Switch::ALL.into_iter().enumerate();
+    all.filter(|(index, _)| is_in(*index))
+        .map(|(_, switch)| switch)
+        .collect()
+}
+
+fn is_memory(metric: u32) -> bool {
+    metric & !((1 << Switch::ALL.len()) - 1) == MEMORY
+}
+
+/// The metric that remembers these switches; the kernel's default where there is none.
+fn metric(switches: &[Switch]) -> u32 {
+    let bits = Switch::ALL
+        .into_iter()
+        .enumerate()
+        .filter(|(_, switch)| switches.contains(switch))
+        .fold(0, |bits, (index, _)| bits | 1 << index);
+    if bits == 0 { 0 } else { MEMORY | bits }
+}
+
+/// Whether this route does what is wanted of it: to deliver, and to remember where there is something to.
+fn serves(routed: &Routed, wanted: LocalDefault) -> bool {
+    let Routed { route, is_ours } = routed;
+    let remembers = match wanted.metric {
+        0 => !(*is_ours && is_memory(route.metric)),
+        metric => *is_ours && route.metric == metric,
+    };
+    (route.family, route.table) == (wanted.family, wanted.table) && remembers
+}
+
+/// Makes those that are not there, with routes that remember `switches`. Answers whether any was not.
+pub(super) fn add(wanted: &[PolicyRoute], switches: &[Switch]) -> Result<bool, Error> {
     if wanted.is_empty() {
         return Ok(false);
     }
@@ -39,13 +94,20 @@ pub(super) fn add(wanted: &[PolicyRoute]) -> Result<bool, Error> {
     let routed = routed().map_err(Error::Facts)?;
     let mut changes = Changes::new();
     let mut any = false;
+    let mut made: Vec<LocalDefault> = vec![];
     for &policy in wanted {
         if !found.iter().any(|found| found.policy == policy) {
             changes.policy(policy, OURS);
             any = true;
         }
-        if !routed.contains(&(policy.family, policy.table)) {
-            changes.local_default(policy, OURS);
+        let route = LocalDefault {
+            family: policy.family,
+            table: policy.table,
+            metric: metric(switches),
+        };
+        if !made.contains(&route) && !routed.iter().any(|routed| serves(routed, route)) {
+            changes.local_default(route, OURS);
+            made.push(route);
             any = true;
         }
     }
@@ -55,8 +117,9 @@ pub(super) fn add(wanted: &[PolicyRoute]) -> Result<bool, Error> {
     Ok(any)
 }
 
-/// Takes away those of ours that are not wanted, as often as they are there. Answers whether there were any.
-pub(super) fn remove_others(wanted: &[PolicyRoute]) -> Result<bool, Error> {
+/// Takes away those of ours that are not wanted, as often as they are there, and routes that remember other
+/// `switches`. Answers whether there were any.
+pub(super) fn remove_others(wanted: &[PolicyRoute], switches: &[Switch]) -> Result<bool, Error> {
     let ours = ours().map_err(Error::Facts)?;
     let mut changes = Changes::new();
     let mut any = false;
@@ -68,32 +131,40 @@ pub(super) fn remove_others(wanted: &[PolicyRoute]) -> Result<bool, Error> {
         any = true;
         changes.remove_policy(policy, OURS);
     }
-    if !any {
-        return Ok(false);
+    if any {
+        changes.commit().map_err(Error::Policy)?;
     }
-    changes.commit().map_err(Error::Policy)?;
-    remove_routes(&ours, wanted)?;
-    Ok(true)
+    Ok(remove_routes(wanted, switches)? | any)
 }
 
-fn remove_routes(ours: &[PolicyRoute], wanted: &[PolicyRoute]) -> Result<(), Error> {
-    let same =
-        |one: &PolicyRoute, other: &PolicyRoute| (one.family, one.table) == (other.family, other.table);
-    let mut done: Vec<PolicyRoute> = wanted.to_vec();
-    for policy in ours {
-        if done.iter().any(|known| same(known, policy)) {
+fn remove_routes(wanted: &[PolicyRoute], switches: &[Switch]) -> Result<bool, Error> {
+    let metric = metric(switches);
+    let mut any = false;
+    for routed in routed().map_err(Error::Facts)? {
+        let is_wanted = wanted.iter().any(|policy| {
+            let (family, table) = (policy.family, policy.table);
+            serves(
+                &routed,
+                LocalDefault {
+                    family,
+                    table,
+                    metric,
+                },
+            )
+        });
+        if !routed.is_ours || is_wanted {
             continue;
         }
-        done.push(*policy);
         let mut changes = Changes::new();
-        changes.remove_local_default(*policy, OURS);
+        changes.remove_local_default(routed.route, OURS);
         match changes.commit() {
-            // It was another's, or has gone.
+            // It has gone meanwhile.
             Err(netlink::Error::Refused { source, .. }) if source.raw_os_error() == Some(libc::ESRCH) => {}
             result => result.map_err(Error::Policy)?,
         }
+        any = true;
     }
-    Ok(())
+    Ok(any)
 }
 
 fn found() -> io::Result<Vec<Found>> {
@@ -144,24 +215,33 @@ fn rule(body: &[u8]) -> Option<Found> {
     })
 }
 
-/// The tables that deliver everything here.
-fn routed() -> io::Result<Vec<(Family, u32)>> {
+/// The routes of every table that deliver everything here.
+fn routed() -> io::Result<Vec<Routed>> {
     let bodies = netlink::list(LIST_ROUTES)?;
     Ok(bodies.iter().filter_map(|body| route(body)).collect())
 }
 
 /// An `rtmsg`, then attributes.
-fn route(body: &[u8]) -> Option<(Family, u32)> {
+fn route(body: &[u8]) -> Option<Routed> {
     const FIXED: usize = 12;
     let (fixed, rest) = body.split_at_checked(FIXED)?;
     let family = family(fixed[0])?;
-    let [_, to_bits, from_bits, tos, table, _, _, kind, ..] = *fixed else {
+    let [_, to_bits, from_bits, tos, table, protocol, _, kind, ..] = *fixed else {
         return None;
     };
-    let named = attributes(rest).find(|(attribute, _)| *attribute == TABLE);
-    let named = named.and_then(|(_, value)| value.try_into().ok().map(u32::from_ne_bytes));
+    let number = |kind| {
+        let (_, value) = attributes(rest).find(|(attribute, _)| *attribute == kind)?;
+        value.try_into().ok().map(u32::from_ne_bytes)
+    };
     let is_everything = (to_bits, from_bits, tos, kind) == (0, 0, 0, ROUTE_LOCAL);
-    is_everything.then(|| (family, named.unwrap_or(u32::from(table))))
+    is_everything.then(|| Routed {
+        route: LocalDefault {
+            family,
+            table: number(TABLE).unwrap_or(u32::from(table)),
+            metric: number(METRIC).unwrap_or(0),
+        },
+        is_ours: protocol == OURS,
+    })
 }
 
 #[cfg(test)]
@@ -212,7 +292,7 @@ mod tests {
         inside(|| {
             let before = shown();
             let wanted = both(1337, 133);
-            assert!(add(&wanted).unwrap());
+            assert!(add(&wanted, &[]).unwrap());
             let made = shown();
             assert_eq!(made.matches("fwmark 0x539 lookup 133").count(), 2, "{made}");
             assert_eq!(
@@ -220,18 +300,18 @@ mod tests {
                 2,
                 "{made}"
             );
-            assert!(!add(&wanted).unwrap());
-            assert!(!remove_others(&wanted).unwrap());
+            assert!(!add(&wanted, &[]).unwrap());
+            assert!(!remove_others(&wanted, &[]).unwrap());
             assert_eq!(shown(), made);
             assert_eq!(ours().unwrap(), wanted);
 
             let others = both(77, 4242);
-            assert!(add(&others).unwrap());
-            assert!(remove_others(&others).unwrap());
+            assert!(add(&others, &[]).unwrap());
+            assert!(remove_others(&others, &[]).unwrap());
             assert_eq!(ours().unwrap(), others);
             assert!(!shown().contains("133"));
-            assert!(remove_others(&[]).unwrap());
-            assert!(!remove_others(&[]).unwrap());
+            assert!(remove_others(&[], &[]).unwrap());
+            assert!(!remove_others(&[], &[]).unwrap());
             assert_eq!(shown(), before);
         });
     }
@@ -245,9 +325,9 @@ mod tests {
             ip("-6 rule add fwmark 0x539/0xfff lookup 133");
             let before = shown();
             let wanted = both(1337, 133);
-            assert!(add(&wanted).unwrap());
+            assert!(add(&wanted, &[]).unwrap());
             assert_eq!(ours().unwrap(), wanted[1..]);
-            assert!(remove_others(&[]).unwrap());
+            assert!(remove_others(&[], &[]).unwrap());
             assert_eq!(shown(), before);
         });
     }
@@ -256,18 +336,47 @@ mod tests {
     fn a_lost_route_and_a_repeated_rule_are_mended() {
         inside(|| {
             let wanted = both(1337, 133);
-            add(&wanted).unwrap();
+            add(&wanted, &[]).unwrap();
             let made = shown();
             ip("route del local default dev lo table 133");
             ip("rule add fwmark 1337 lookup 133 protocol 87");
-            assert!(add(&wanted).unwrap());
-            assert!(remove_others(&wanted).unwrap());
+            assert!(add(&wanted, &[]).unwrap());
+            assert!(remove_others(&wanted, &[]).unwrap());
             assert_eq!(ours().unwrap(), wanted);
             assert_eq!(shown().matches("fwmark").count(), made.matches("fwmark").count());
             assert_eq!(
                 shown().matches("default").count(),
                 made.matches("default").count()
             );
+        });
+    }
+
+    #[test]
+    fn routes_remember_switches_beside_those_of_others_and_without_their_rules() {
+        inside(|| {
+            ip("route add local default dev lo table 133");
+            let before = shown();
+            let wanted = both(1337, 133);
+            let some = [Switch::Accept, Switch::Reflect(Family::V6)];
+            assert!(add(&wanted, &some).unwrap());
+            assert!(!add(&wanted, &some).unwrap());
+            let kept = || remembered(&our_routes().unwrap());
+            assert_eq!(kept(), some);
+            assert!(add(&wanted, &Switch::ALL).unwrap());
+            assert!(remove_others(&wanted, &Switch::ALL).unwrap());
+            assert_eq!((kept(), our_routes().unwrap().len()), (Switch::ALL.to_vec(), 2));
+            assert!(add(&wanted, &[]).unwrap());
+            assert!(remove_others(&wanted, &[]).unwrap());
+            assert_eq!(kept(), []);
+            assert!(add(&wanted, &some).unwrap());
+            // Cut off between rules and routes, or taken out by somebody.
+            for family in ["-4", "-6"] {
+                ip(&format!("{family} rule del fwmark 1337"));
+            }
+            assert_eq!(kept(), some);
+            assert!(remove_others(&[], &[]).unwrap());
+            assert!(!remove_others(&[], &[]).unwrap());
+            assert_eq!(shown(), before);
         });
     }
 }

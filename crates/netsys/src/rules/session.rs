@@ -14,6 +14,7 @@ use super::native::{self, Native};
 use super::program::{Backend, Programs};
 use super::{Error, Lock, apply, ipset, policy, switches, table};
 use crate::links;
+use crate::netlink::LocalDefault;
 use crate::passthrough::{self, Passthrough};
 
 /// The rules of the calling thread's namespace, under its lock.
@@ -24,6 +25,7 @@ pub struct Session {
     families: [Held; 2],
     pub(super) native: Native,
     policy_routes: Vec<PolicyRoute>,
+    pub(super) local_routes: Vec<LocalDefault>,
     passthrough: Passthrough,
 }
 
@@ -64,6 +66,7 @@ impl Session {
             forced,
             native: native?,
             policy_routes: policy::ours().map_err(Error::Facts)?,
+            local_routes: policy::our_routes().map_err(Error::Facts)?,
             passthrough: passthrough::find().map_err(Error::Facts)?,
             families,
         })
@@ -110,6 +113,7 @@ impl Session {
     pub fn has_rules(&self) -> bool {
         self.native.is_there()
             || !self.policy_routes.is_empty()
+            || !self.local_routes.is_empty()
             || self.passthrough == Passthrough::Ours
             || self.all().any(|(_, held)| !held.own().tables.is_empty())
     }
@@ -201,10 +205,12 @@ impl Session {
             .flat_map(|(_, wanted)| remembered(wanted))
             .collect();
         let (sets_before, sets) = (ipset::named_by(&self.own()), ipset::named_by(wanted));
+        let held = self.switches();
+        let both = [&held[..], &ours].concat();
         let mut taken = 0;
         let mut take = || -> Result<bool, Error> {
             // Routes, switches and sets before the rules that need them, and away after them.
-            let mut changed = policy::add(policy_routes)? | switches::set(&ours)? | ipset::put(&sets)?;
+            let mut changed = policy::add(policy_routes, &both)? | switches::set(&ours)? | ipset::put(&sets)?;
             for steps in steps.chunk_by(Step::may_be_beside) {
                 taken += steps.len();
                 take_side_by_side(steps)?;
@@ -215,8 +221,9 @@ impl Session {
             if !sets_before.is_empty() || !sets.is_empty() || targets.is_empty() {
                 changed |= ipset::remove_others(&sets)?;
             }
-            changed |= policy::remove_others(policy_routes)?;
-            Ok(changed | switches::put_back(&self.switches(), &ours)?)
+            changed |= switches::put_back(&held, &ours)?;
+            // What remembers the switches goes last.
+            Ok(changed | settle_routes(policy_routes, &ours)?)
         };
         match take() {
             Ok(changed) => Ok(Done { changed }),
@@ -234,10 +241,13 @@ impl Session {
             true => Ok(false),
             false => ipset::remove_others(&before),
         });
-        let routes =
-            policy::add(&self.policy_routes).and_then(|_| policy::remove_others(&self.policy_routes));
         let switches = switches::set(&held).and_then(|_| switches::put_back(ours, &held));
-        match steps.and(routes).and(switches) {
+        // Where no route can remember, what a run that was cut off has left stays as it is.
+        let routes = match self.policy_routes.is_empty() && !held.is_empty() {
+            true => Ok(false),
+            false => settle_routes(&self.policy_routes, &held),
+        };
+        match steps.and(switches).and(routes) {
             Ok(_) => error,
             Err(also) => Error::HalfDone {
                 error: Box::new(error),
@@ -279,6 +289,11 @@ impl Session {
         let backends = self.families.iter().flat_map(|held| &held.backends);
         backends.map(|(programs, ruleset)| (programs, ruleset))
     }
+}
+
+/// Makes the routes those that are wanted, and what they remember these switches.
+fn settle_routes(wanted: &[PolicyRoute], ours: &[Switch]) -> Result<bool, Error> {
+    Ok(policy::add(wanted, ours)? | policy::remove_others(wanted, ours)?)
 }
 
 /// The first that fails is told, once all have ended.

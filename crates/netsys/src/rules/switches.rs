@@ -1,5 +1,5 @@
 //! The switches by which marks pass from packets to what answers them, of the calling thread's namespace: read,
-//! set, and put back. The rules remember which of them are ours.
+//! set, and put back. The rules remember which of them are ours, and the routes beside them (see [`super::policy`]).
 
 use std::fs;
 use std::io;

@@ -7,7 +7,7 @@ use rules::{Facts, Family};
 
 use super::program::Backend;
 use super::support::{self, Writer};
-use super::{Session, switches};
+use super::{Session, policy, switches};
 
 impl Session {
     /// What there is for TPROXY; for the kind without conntrack only where that is `untracked_asked`.
@@ -71,10 +71,12 @@ impl Session {
         Ok(ours)
     }
 
-    /// The switches that we have set, as the rules remember.
+    /// The switches that we have set, as the rules remember, and the routes where the rules have gone.
     pub(super) fn switches(&self) -> Vec<Switch> {
         let native = self.native.held().iter();
         let held = self.all().map(|(_, held)| held).chain(native);
-        held.flat_map(remembered).collect()
+        let mut all: Vec<_> = held.flat_map(remembered).collect();
+        all.extend(policy::remembered(&self.local_routes));
+        all
     }
 }

@@ -1,4 +1,4 @@
-//! The switches that TPROXY without conntrack takes: set, remembered by the rules alone, and put back; and what
+//! The switches that TPROXY without conntrack takes: set, remembered by rules and routes, and put back; and what
 //! is said where the kernel or the namespace has not what it takes.
 
 use std::fs;
@@ -63,6 +63,56 @@ fn they_are_set_with_the_rules_and_put_back_with_them() -> Result<()> {
         weir::run(&pod, &["init", "--cleanup"])?;
         assert_eq!(switches(&pod)?, "100");
         pod.sysctl(SWITCHES[0], "0")?;
+    }
+    Ok(())
+}
+
+/// What a run leaves that was killed before its rules were written, or after they were taken out: the same as a
+/// flush does.
+fn flush(pod: &Pod) -> Result<()> {
+    pod.run("nft", ["flush", "ruleset"])?;
+    for program in ["iptables-legacy", "ip6tables-legacy"] {
+        for table in ["raw", "mangle", "nat"] {
+            pod.run(program, ["-t", table, "-F"])?;
+            pod.run(program, ["-t", table, "-X"])?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn neither_a_flush_nor_a_killed_run_makes_them_forgotten() -> Result<()> {
+    let pod = pod()?;
+    let families = ["-4", "-6"];
+    let cleans_up = || -> Result<()> {
+        let said = weir::run(&pod, &["init", "--cleanup"])?.text();
+        assert!(said.contains("Taken out"), "{said}");
+        assert_eq!(switches(&pod)?, OFF);
+        for family in families {
+            let routes = pod.run("ip", [family, "route", "show", "table", "all", "proto", "87"])?;
+            assert_eq!(routes.text(), "");
+        }
+        let again = weir::run(&pod, &["init", "--cleanup"])?.text();
+        assert!(again.contains("Nothing to take out"), "{again}");
+        Ok(())
+    };
+    for backend in BACKENDS {
+        init(&pod, &UNTRACKED, backend)?;
+        flush(&pod)?;
+        cleans_up()?;
+        // The next run takes them over.
+        init(&pod, &UNTRACKED, backend)?;
+        flush(&pod)?;
+        init(&pod, &UNTRACKED, backend)?;
+        assert_eq!(switches(&pod)?, ON);
+        cleans_up()?;
+        // Killed between the routing rules and their routes.
+        init(&pod, &UNTRACKED, backend)?;
+        flush(&pod)?;
+        for family in families {
+            pod.ip(&format!("{family} rule del fwmark 1337"))?;
+        }
+        cleans_up()?;
     }
     Ok(())
 }
