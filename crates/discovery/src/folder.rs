@@ -109,23 +109,42 @@ impl Folder {
         }
         // What is gone from one file may be about to come in one that is still being written.
         if !is_waiting {
-            look.changed |= self.drop_gone(&found, catalog);
+            self.drop_gone(&found, catalog, watch, &mut look)?;
         }
         Ok(look)
     }
 
-    fn drop_gone(&mut self, found: &BTreeMap<Arc<str>, Metadata>, catalog: &mut Catalog) -> bool {
+    /// A folder that is removed loses its files first: they count as gone when it is still there a while later.
+    fn drop_gone(
+        &mut self,
+        found: &BTreeMap<Arc<str>, Metadata>,
+        catalog: &mut Catalog,
+        watch: Option<&Watch>,
+        look: &mut Look,
+    ) -> io::Result<()> {
         let gone: Vec<Arc<str>> = self
             .read
             .keys()
             .filter(|name| !found.contains_key(*name))
             .cloned()
             .collect();
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let again_in = match watch {
+            Some(_) => still_changing(&fs::metadata(&self.path)?, found.is_empty()),
+            None => None,
+        };
+        if again_in.is_some() {
+            look.again_in = look.again_in.into_iter().chain(again_in).min();
+            return Ok(());
+        }
         for name in &gone {
             catalog.remove(name);
             self.read.remove(name);
         }
-        !gone.is_empty()
+        look.changed = true;
+        Ok(())
     }
 
     /// Reads one file into the catalog, unless it changed meanwhile. Says when to look again, if at all.
@@ -228,6 +247,12 @@ fn unsettled(metadata: &Metadata, heard: Option<bool>) -> Option<Duration> {
         (_, None) => SETTLE,
     };
     settle.checked_sub(age(metadata)?).filter(|rest| !rest.is_zero())
+}
+
+/// How long a folder is still to be left alone after something in it came or went, if at all.
+fn still_changing(folder: &Metadata, is_empty: bool) -> Option<Duration> {
+    let settle = if is_empty { SETTLE_OPEN } else { SETTLE };
+    settle.checked_sub(age(folder)?).filter(|rest| !rest.is_zero())
 }
 
 /// Time since the last write; `None` where the file's clock is ahead of ours.

@@ -181,6 +181,30 @@ fn rules_move_from_one_back_end_to_another_with_their_sets() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_folder_that_goes_or_breaks_is_told_and_what_it_held_stays() -> Result<()> {
+    let pod = pod()?;
+    let manifests = Manifests::create()?;
+    manifests.write("web.yaml", &service("web", "clusterIP: 10.96.0.10"))?;
+    let folder = manifests.path().to_string_lossy();
+    let arguments = ["init", "--services", &folder, "--watch", "--backend", "nft"];
+    let watching = pod.start(RunAs::Root, &weir::binary()?.to_string_lossy(), arguments)?;
+    let first = ["10.96.0.10 . 5432", "10.96.0.10 . 80"];
+    becomes(&pod, "nft", &first)?;
+    let told = |what: &str| eventually(what, || watching.said().contains(what).then_some(()));
+    manifests.write("broken.yaml", "kind: [\n")?;
+    told("broken.yaml")?;
+    assert_eq!(captured(&pod, "nft"), first);
+    std::fs::remove_dir_all(manifests.path())?;
+    told("what it held stays in force")?;
+    assert_eq!(captured(&pod, "nft"), first);
+    assert!(!watching.said().contains("TCP to 0"), "{}", watching.said());
+    // An empty folder is an answer.
+    std::fs::create_dir(manifests.path())?;
+    told("TCP to 0 services")?;
+    becomes(&pod, "nft", &[])
+}
+
 /// The kernel's own answer to whether a connection is captured, of all that were ever asked for.
 #[test]
 fn no_connection_to_a_service_escapes_while_its_set_is_replaced() -> Result<()> {
@@ -217,11 +241,19 @@ fn what_would_go_stale_or_take_a_rule_a_service_is_refused() -> Result<()> {
     let manifests = Manifests::create()?;
     manifests.write("web.yaml", &service("web", "clusterIP: 10.96.0.10"))?;
     let folder = manifests.path().to_string_lossy();
+    let settings = Manifests::create()?;
+    settings.write("capture.yaml", "outbound: {cidrs: \"*\"}\n")?;
+    let config = settings.path().join("capture.yaml");
+    let config = config.to_string_lossy();
     for (arguments, why) in [
         (&["--services", &*folder][..], "give --watch"),
         (
             &["--services", &*folder, "--watch", "-i", "*"],
             "cannot be used with",
+        ),
+        (
+            &["--services", &*folder, "--watch", "--config", &*config],
+            "outbound.cidrs and outbound.ports cannot be used with --services",
         ),
         (&["--watch"], "--services"),
         (&["--services", "/no/such/folder", "--watch"], "/no/such/folder"),

@@ -314,6 +314,17 @@ impl Args {
                 })?;
             rules::config::read(&document, &mut flags)
                 .map_err(|mistakes| all(&mistakes).context(format!("in {}", file.display())))?;
+            // The flags for these are refused beside --services; so is the file's word for them.
+            if self.what.services.is_some()
+                && (flags.outbound_cidrs.is_some() || flags.outbound_ports.is_some())
+            {
+                fail!(
+                    Usage,
+                    "in {}: outbound.cidrs and outbound.ports cannot be used with --services, which alone says what \
+                     is captured; take them out of the file, or leave --services out",
+                    file.display()
+                );
+            }
         }
         flags.intent().map_err(|mistakes| match &self.what.config {
             Some(file) if !flags.named.is_empty() => {

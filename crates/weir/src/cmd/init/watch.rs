@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
+use model::problem::Problem;
 use model::{ErrorName, ServiceKind};
 use netsys::rules::{Done, Session};
 use registry::Snapshot;
@@ -31,9 +32,8 @@ pub(super) fn run(args: &Args, mut intent: Intent, folder: &Path) -> Result<()> 
     }
     may_write()?;
     let (mut snapshots, manifests) = discovery::start_manifests(folder.to_owned(), None)?;
-    for problem in manifests.problems().iter() {
-        eprintln!("weir: note: {problem}");
-    }
+    let mut problems = manifests.watch_problems();
+    let mut told = tell_new(&[], &problems.borrow_and_update());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -63,6 +63,10 @@ pub(super) fn run(args: &Args, mut intent: Intent, folder: &Path) -> Result<()> 
             }
             tokio::select! {
                 changed = snapshots.changed() => changed.or_named(ErrorName::ManifestFolder, "the manifests are no longer watched")?,
+                changed = problems.changed() => {
+                    changed.or_named(ErrorName::ManifestFolder, "the manifests are no longer watched")?;
+                    told = tell_new(&told, &problems.borrow_and_update());
+                }
                 // Others may have changed the rules.
                 () = tokio::time::sleep(LOOK) => {}
                 _ = hang_up.recv() => {}
@@ -73,6 +77,14 @@ pub(super) fn run(args: &Args, mut intent: Intent, folder: &Path) -> Result<()> 
         Session::open(None)?.remove()?;
         say("Taken out: nobody keeps the rules up to date any more.\n")
     })
+}
+
+/// Prints what was not told before. Answers with what is told now: what is mended and comes again is told again.
+fn tell_new(told: &[Problem], now: &[Problem]) -> Vec<Problem> {
+    for problem in now.iter().filter(|problem| !told.contains(problem)) {
+        eprintln!("weir: note: {problem}");
+    }
+    now.to_vec()
 }
 
 fn install(args: &Args, intent: &Intent) -> Result<(Plan, Session, Done)> {
