@@ -63,6 +63,19 @@ pub enum Error {
         /// The edits that are still needed.
         missing: String,
     },
+    /// Something of ours may be there, and nothing installed shows it.
+    #[error(
+        "the kernel holds {what} for {family}, and {program}, which shows them, cannot be used: nothing was changed; \
+         install the package iptables and try again"
+    )]
+    Hidden {
+        /// Whose packets.
+        family: rules::Family,
+        /// What there is.
+        what: &'static str,
+        /// The program.
+        program: &'static str,
+    },
     /// Another process keeps changing the rules.
     #[error(
         "another weir has been changing the rules of this namespace for {seconds} s; wait for it, or end it, and try again"

@@ -4,7 +4,7 @@
 use std::fmt;
 
 use crate::ipset;
-use crate::ruleset::{Chain, ChainKind, Rule, Ruleset, Table, TableName, Target};
+use crate::ruleset::{Chain, ChainKind, IpProtocol, Match, Rule, Ruleset, Table, TableName, Target, Test};
 
 /// Edits of one family's tables; printed, they are the text for `iptables-restore --noflush`.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
@@ -124,22 +124,38 @@ fn are_alike(there: &[Rule], wanted: &[Rule]) -> bool {
     there.len() == wanted.len() && pairs.all(|(one, other)| ipset::are_alike(one, other))
 }
 
+/// A rule of ours behind one that lets all TCP pass is never asked: its place is mended, in front of that one.
 fn jump_edits(chain: &Chain, wanted: &[Rule], edits: &mut Vec<Edit>) {
     let own: Vec<_> = chain.rules.iter().filter(|rule| rule.is_own()).collect();
-    if own.iter().copied().eq(wanted) {
+    let passing = chain.rules.iter().position(passes_all_tcp);
+    let last = chain.rules.iter().rposition(Rule::is_own);
+    let is_asked = passing.is_none_or(|passing| last.is_none_or(|last| last < passing));
+    if is_asked && own.iter().copied().eq(wanted) {
         return;
     }
-    let first = chain.rules.iter().position(Rule::is_own);
     edits.extend(own.into_iter().map(|rule| Edit::Delete {
         chain: chain.name.clone(),
         rule: rule.clone(),
     }));
-    let is_last = first.is_none_or(|first| chain.rules[first..].iter().all(Rule::is_own));
+    let first = chain.rules.iter().position(Rule::is_own);
+    let place = first.into_iter().chain(passing).min();
+    let is_last = place.is_none_or(|place| chain.rules[place..].iter().all(Rule::is_own));
     edits.extend(wanted.iter().enumerate().map(|(offset, rule)| Edit::Insert {
         chain: chain.name.clone(),
-        before: first.filter(|_| !is_last).map(|first| first + 1 + offset),
+        before: place.filter(|_| !is_last).map(|place| place + 1 + offset),
         rule: rule.clone(),
     }));
+}
+
+/// Whether no later rule of a built-in chain sees any TCP. What drops or translates it was somebody's decision
+/// about these packets, and stays in front.
+fn passes_all_tcp(rule: &Rule) -> bool {
+    let is_wide = |found: &Match| match &found.test {
+        Test::Protocol(IpProtocol::Tcp) => !found.negated,
+        Test::Comment(_) => true,
+        _ => false,
+    };
+    matches!(rule.target, Target::Accept | Target::Return) && rule.matches.iter().all(is_wide)
 }
 
 impl fmt::Display for Changes {

@@ -176,6 +176,7 @@ fn of_type(error: &(dyn StdError + 'static)) -> Option<ErrorName> {
 fn of_rules(error: &netsys::rules::Error) -> ErrorName {
     use netsys::rules::Error as E;
     match error {
+        E::Hidden { .. } => ErrorName::RulesHidden,
         E::Unusable(_) | E::Start { .. } => ErrorName::Backend,
         E::Failed { .. } => ErrorName::RulesRefused,
         E::Dump(_) => ErrorName::RulesUnreadable,

@@ -4,6 +4,7 @@ mod backends;
 mod cgroups;
 mod command;
 mod contained;
+mod foreign;
 mod invalid;
 mod native;
 mod open;

@@ -3,13 +3,14 @@
 
 use std::io;
 
-use rules::ruleset::TableName;
+use rules::ruleset::{OWN_CHAIN_PREFIX, TableName};
 use rules::{Family, Ruleset};
 
 use super::Error;
 use super::native::Native;
-use super::nf_tables::{Object, name_of, protocol, zero_ended};
-use super::program::{Backend, Programs};
+use super::nf_tables::{Object, Socket, name_of, protocol, value, zero_ended};
+use super::program::{Backend, Programs, legacy_holds_nothing};
+use super::table::CHAIN_NAME;
 
 /// One family: each iptables back-end that can be read, with what it holds, and why others cannot.
 #[derive(Debug)]
@@ -17,6 +18,20 @@ pub(super) struct Held {
     pub(super) family: Family,
     pub(super) backends: Vec<(Programs, Ruleset)>,
     unusable: Vec<String>,
+    /// Rules of ours that none of them shows.
+    pub(super) hidden: Hidden,
+}
+
+/// What the kernel has of a family where the program that would show it cannot be used.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) enum Hidden {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// Tables of legacy iptables, of which nobody can tell whose they are.
+    Legacy,
+    /// Chains of ours, by iptables-nft.
+    OurChains,
 }
 
 /// The back-end that a family's rules go to.
@@ -84,6 +99,7 @@ impl Held {
             family,
             backends: vec![],
             unusable: vec![],
+            hidden: Hidden::Nothing,
         };
         for backend in Backend::IPTABLES {
             // The plain name is one of the others, where there are others.
@@ -106,7 +122,25 @@ impl Held {
                 Err(error) => held.unusable.push(error.to_string()),
             }
         }
+        held.hidden = held.find_hidden(tables);
         held
+    }
+
+    fn find_hidden(&self, tables: &io::Result<Vec<Object>>) -> Hidden {
+        let reads = |wanted: Backend| {
+            let mut backends = self.backends.iter();
+            backends.any(|(programs, _)| [wanted, Backend::Iptables].contains(&programs.backend))
+        };
+        let may_hold = tables
+            .as_ref()
+            .is_ok_and(|tables| has_tables(tables, self.family));
+        if may_hold && !reads(Backend::IptablesNft) && has_our_chains(self.family) {
+            return Hidden::OurChains;
+        }
+        match reads(Backend::IptablesLegacy) || legacy_holds_nothing(self.family) {
+            true => Hidden::Nothing,
+            false => Hidden::Legacy,
+        }
     }
 
     /// The back-end that holds our rules, or that others keep rules by.
@@ -172,6 +206,15 @@ pub(super) fn has_tables(tables: &[Object], family: Family) -> bool {
     tables.iter().any(|table| {
         let named = |name: &str| name_of(table) == Some(zero_ended(name).as_slice());
         table.protocol == protocol(family) && TableName::ALL.iter().any(|(name, _)| named(name))
+    })
+}
+
+/// Whether the kernel has a chain of the name of ours in a table that is not of native nftables.
+fn has_our_chains(family: Family) -> bool {
+    let chains = Socket::open().and_then(|socket| socket.chains(protocol(family)));
+    chains.is_ok_and(|chains| {
+        let mut names = chains.iter().filter_map(|chain| value(chain, CHAIN_NAME));
+        names.any(|name| name.starts_with(OWN_CHAIN_PREFIX.as_bytes()))
     })
 }
 

@@ -5,11 +5,12 @@ use std::panic::resume_unwind;
 use std::thread::{self, ScopedJoinHandle};
 
 use rules::diff::changes;
+use rules::installed::Writer;
 use rules::intent::Tracking;
 use rules::plan::{PolicyRoute, Stack, Switch, TproxyFacts, remembered};
 use rules::{Facts, Family, Intent, Plan, Ruleset};
 
-use super::choice::{Choice, Held, choose};
+use super::choice::{Choice, Held, Hidden, choose};
 use super::native::{self, Native};
 use super::program::{Backend, Programs};
 use super::{Error, Lock, apply, ipset, policy, switches, table};
@@ -191,6 +192,7 @@ impl Session {
             policy_routes,
             passthrough_v6,
         } = wanted;
+        self.refuse_hidden(targets.is_empty())?;
         let mut steps: Vec<_> = self
             .all()
             .map(|(programs, held)| self.iptables_step(programs, held, targets))
@@ -229,6 +231,27 @@ impl Session {
             Ok(changed) => Ok(Done { changed }),
             Err(error) => Err(self.undo(&steps[..taken], &ours, &sets, error)),
         }
+    }
+
+    /// Rules of ours that are not seen would stay beside new ones; and "all is taken out" would be a guess.
+    fn refuse_hidden(&self, removes_all: bool) -> Result<(), Error> {
+        for held in &self.families {
+            let (what, backend) = match held.hidden {
+                Hidden::OurChains => ("rules of Weir's", Writer::IptablesNft),
+                Hidden::Legacy if removes_all => (
+                    "tables of legacy iptables, Weir's perhaps",
+                    Writer::IptablesLegacy,
+                ),
+                _ => continue,
+            };
+            let (family, program) = (held.family, backend.program(held.family));
+            return Err(Error::Hidden {
+                family,
+                what,
+                program,
+            });
+        }
+        Ok(())
     }
 
     /// Puts back what was there before a step failed.

@@ -70,9 +70,11 @@ const BUILTIN: [&[u8]; 5] = [
 /// `NF_ACCEPT`.
 const ACCEPT: [u8; 4] = 1_u32.to_be_bytes();
 
+/// `NFTA_CHAIN_NAME`.
+pub(super) const CHAIN_NAME: u16 = 3;
+
 fn is_unused(socket: &Socket, family: Family, table: &str) -> io::Result<bool> {
     const TABLE_USE: u16 = 3;
-    const CHAIN_NAME: u16 = 3;
     const CHAIN_POLICY: u16 = 5;
     const CHAIN_USE: u16 = 6;
     let name = zero_ended(table);
