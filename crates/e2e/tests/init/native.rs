@@ -256,7 +256,7 @@ fn a_file_says_what_flags_say() -> Result<()> {
     init(
         &pod,
         "-i * -x 192.168.0.0/16 -o 22 -b * -d 15020,15021 -u 1337 -g 1337 --proxy-mark 0x539/0xfff \
-         --inbound-exclude-sources 169.254.7.127 -c eth1 -k tap+ --drop-invalid --families both",
+         --inbound-exclude-sources 169.254.7.127 -c eth1 -k tap+ --drop-invalid --families both --redirect-dns",
     )?;
     assert!(by_file.contains("skgid 34 "), "{by_file}");
     let of_group = |line: &&str| line.contains("skgid 34 ") || line.contains("weir asked: ");
