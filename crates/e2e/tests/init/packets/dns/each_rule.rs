@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use e2e::eventually;
 use rules::ruleset::{IpProtocol, Ruleset};
 use rules::{Family, Origin, Packet, State, Verdict, evaluate};
 use socket2::Socket;
@@ -150,7 +151,9 @@ impl Kernel<'_> {
         let socket = self.socket(case)?;
         if let Some(port) = from_port {
             let any = if case.to.is_ipv4() { "0.0.0.0" } else { "::" };
-            socket.bind(&SocketAddr::new(any.parse()?, port).into())?;
+            let from = SocketAddr::new(any.parse()?, port).into();
+            // Who made the application's socket may still have it.
+            eventually("the application's port to be free", || socket.bind(&from).ok())?;
         }
         let arrived = connect(&socket, case.protocol, None, case.to)?;
         Ok(format!("{}", arrived.listener))
