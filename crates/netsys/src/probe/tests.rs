@@ -1,3 +1,5 @@
+//! Packets made and read, and what a probe keeps of what it sees.
+
 use std::net::{IpAddr, SocketAddr};
 use std::process::Command;
 use std::time::{Duration, Instant};

@@ -1,3 +1,5 @@
+//! Which name an error has, and that none is printed without one.
+
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
