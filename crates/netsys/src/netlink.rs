@@ -486,7 +486,7 @@ pub(crate) fn family(address: IpAddr) -> u8 {
     family as u8
 }
 
-fn host_bits(address: IpAddr) -> u8 {
+pub(crate) fn host_bits(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
 }
 

@@ -4,10 +4,9 @@
 use std::io;
 use std::net::IpAddr;
 
-use rules::Family;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, netdevice};
 
-use crate::netlink::{HEADER, ack, address_family, attribute, attributes, split_message};
+use crate::netlink::{HEADER, ack, attribute, attributes, family, host_bits, octets, split_message};
 
 const ASK_ROUTE: u16 = 26;
 const REQUEST: u16 = 0x1;
@@ -65,16 +64,9 @@ pub fn route_to(question: Question) -> io::Result<Route> {
 
 fn request(question: Question) -> Vec<u8> {
     let mut bytes = vec![0; HEADER];
-    let (family, bits) = match question.to {
-        IpAddr::V4(_) => (Family::V4, 32),
-        IpAddr::V6(_) => (Family::V6, 128),
-    };
-    bytes.extend([address_family(family), bits, 0, 0, 0, 0, 0, 0]);
-    bytes.extend([0; 4]);
-    match question.to {
-        IpAddr::V4(ip) => attribute(&mut bytes, TO, &ip.octets()),
-        IpAddr::V6(ip) => attribute(&mut bytes, TO, &ip.octets()),
-    }
+    bytes.extend([family(question.to), host_bits(question.to)]);
+    bytes.resize(HEADER + FIXED, 0);
+    attribute(&mut bytes, TO, &octets(question.to));
     attribute(&mut bytes, MARK, &question.mark.to_ne_bytes());
     attribute(&mut bytes, UID, &question.uid.to_ne_bytes());
     let length = bytes.len() as u32;

@@ -91,8 +91,6 @@ pub struct Flags {
     pub envoy_user: Option<u32>,
     /// Flags whose values are a file's: the name of each, and the field that it is there.
     pub named: Vec<(&'static str, &'static str)>,
-    /// Flags that Weir has no rules for, with their values: refused, unless the value asks for nothing.
-    pub beyond: Vec<(&'static str, String)>,
 }
 
 /// `-d` of the preset `--sidecar`: the ports at which the proxy itself answers.
@@ -127,9 +125,6 @@ impl Flags {
             families: read.families(self.families.as_deref()),
             drop_invalid: read.boolean("--drop-invalid", self.drop_invalid.as_deref()),
         };
-        for (flag, value) in &self.beyond {
-            read.beyond(flag, value);
-        }
         read.distinct_ports(&intent);
         for mistake in &mut read.mistakes {
             if let Some((_, field)) = self.named.iter().find(|(flag, _)| *flag == mistake.flag) {
@@ -456,15 +451,6 @@ impl Reader {
                 );
                 LOOPBACK_V4
             }
-        }
-    }
-
-    fn beyond(&mut self, flag: &str, value: &str) {
-        if !matches!(value, "" | "false" | "0" | "f" | "F" | "False" | "FALSE") {
-            self.wrong(
-                flag,
-                format!("`{value}`: Weir does not have this yet, so it will not pretend; leave it out"),
-            );
         }
     }
 }

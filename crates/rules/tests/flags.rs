@@ -97,28 +97,6 @@ fn the_preset_is_everything_and_a_flag_replaces_its_part() {
     assert_eq!(intent.outbound.cidrs, Selection::All);
 }
 
-#[test]
-fn what_asks_for_nothing_is_not_refused() {
-    let with = |flag, value: &str| Flags {
-        beyond: vec![(flag, value.to_owned())],
-        ..Flags::default()
-    };
-    for (flag, value, accepted) in [
-        ("--skip-rule-apply", "false", true),
-        ("--skip-rule-apply", "", true),
-        ("--skip-rule-apply", "true", false),
-        ("--skip-rule-apply", "perhaps", false),
-        ("--run-validation", "", true),
-        ("--run-validation", "true", false),
-    ] {
-        let result = with(flag, value).intent();
-        assert_eq!(result.is_ok(), accepted, "{flag} {value}");
-        if let Err(mistakes) = result {
-            assert_eq!(mistakes[0].flag, flag);
-        }
-    }
-}
-
 fn sidecar() -> Intent {
     Flags {
         sidecar: true,

@@ -382,7 +382,6 @@ impl Args {
             loopback_cidr: env::var("ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR").ok(),
             envoy_user: envoy_user(),
             // There is none left.
-            beyond: vec![],
         }
     }
 }
