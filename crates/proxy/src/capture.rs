@@ -8,7 +8,26 @@ use model::{Direction, Local, OrigDst, Remote, ports};
 use netsys::sock;
 use tokio::net::TcpStream;
 
-use crate::listen::Way;
+/// What kind of connection a listener accepts.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Way {
+    /// The rules redirect it there; the kernel knows where it was going.
+    Captured(Direction),
+    /// The rules divert it there as it is: its own end is where it was going. Inbound.
+    Transparent,
+    /// It comes to a published port and is inbound to this address of the workload.
+    Published(OrigDst),
+}
+
+impl Way {
+    /// From the application, or to it.
+    pub(crate) fn direction(self) -> Direction {
+        match self {
+            Self::Captured(direction) => direction,
+            Self::Transparent | Self::Published(_) => Direction::Inbound,
+        }
+    }
+}
 
 /// One captured connection.
 #[derive(Debug)]

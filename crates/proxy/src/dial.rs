@@ -13,7 +13,7 @@ use socket2::Socket;
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::capture::Origin;
-use crate::connection::{Route, Towards};
+use crate::route::{Route, Towards};
 use crate::worker::Worker;
 
 /// Sources that are tried for one connection where the client's address is kept.

@@ -34,11 +34,12 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use crate::capture::Origin;
-use crate::connection::{self, Route};
+
 use crate::dial::Dialed;
 use crate::http1::{Malformed, RequestHead, Scan};
 use crate::life::{Life, Signal};
 use crate::relay::{How, Relay};
+use crate::route::{self, Route};
 use crate::worker::Worker;
 
 use buffer::Buffer;
@@ -362,7 +363,7 @@ impl Client {
         // The address is another service's now, or nobody's. The application may have meant the one before,
         // so that it is to connect anew; but the request goes where the address leads, or nowhere.
         self.stays = false;
-        match connection::route_http(&self.worker, &self.origin) {
+        match route::route_http(&self.worker, &self.origin) {
             Some(route) => self.route = route,
             None => self.is_routed = false,
         }

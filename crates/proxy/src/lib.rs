@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod buffers;
 mod capture;
 mod config;
 mod connection;
@@ -16,11 +17,15 @@ mod http;
 pub mod http1;
 mod life;
 mod listen;
+mod outcome;
+mod peers;
 mod relay;
 mod report;
+mod route;
 mod sni;
+mod start;
 mod worker;
 
 pub use config::{Config, Inbound, Kernel, Listeners, Published, Sockets, passthrough_source};
 pub use report::{Reports, Watcher};
-pub use worker::{Handle, StartError, start_proxy};
+pub use start::{Handle, StartError, start_proxy};

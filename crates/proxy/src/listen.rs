@@ -6,37 +6,16 @@ use std::net::TcpListener as StdListener;
 use std::rc::Rc;
 use std::time::Duration;
 
-use model::{Direction, ErrorName, OrigDst, Remote};
+use model::{Direction, ErrorName, Remote};
 use netsys::sock;
 use runtime::backoff::Backoff;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
 
-use crate::capture;
+use crate::capture::{self, Way};
 use crate::config::{Listeners, Published};
 use crate::connection;
-use crate::worker::{Handover, Worker};
-
-/// What kind of connection a listener accepts.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Way {
-    /// The rules redirect it there; the kernel knows where it was going.
-    Captured(Direction),
-    /// The rules divert it there as it is: its own end is where it was going. Inbound.
-    Transparent,
-    /// It comes to a published port and is inbound to this address of the workload.
-    Published(OrigDst),
-}
-
-impl Way {
-    /// From the application, or to it.
-    pub(crate) fn direction(self) -> Direction {
-        match self {
-            Self::Captured(direction) => direction,
-            Self::Transparent | Self::Published(_) => Direction::Inbound,
-        }
-    }
-}
+use crate::peers::{Handover, Inbox};
+use crate::worker::Worker;
 
 /// One listener of one worker.
 pub(crate) struct Share {
@@ -145,12 +124,10 @@ struct Accepted {
 
 /// Serves the connection here, or hands it to a worker that has less to do.
 fn place(worker: &Rc<Worker>, accepted: Accepted) {
-    let left = worker.handovers.get();
-    let index = worker.peers.least_loaded(worker.index, worker.lives.count());
-    if index == worker.index || left == 0 {
+    let index = worker.place();
+    if index == worker.index {
         return serve(worker, accepted);
     }
-    worker.handovers.set(left - 1);
     let Accepted { way, client, source } = accepted;
     match client.into_std() {
         Ok(client) => {
@@ -164,7 +141,7 @@ fn place(worker: &Rc<Worker>, accepted: Accepted) {
 }
 
 /// Serves what other workers hand over.
-pub(crate) async fn take_in(worker: Rc<Worker>, mut inbox: mpsc::UnboundedReceiver<Handover>) {
+pub(crate) async fn take_in(worker: Rc<Worker>, mut inbox: Inbox) {
     while let Some(handover) = inbox.recv().await {
         adopt_and_serve(&worker, handover);
     }

@@ -7,8 +7,8 @@ use model::Settings;
 use model::event::{AccessRecord, Flags, HttpRecord, Step};
 
 use crate::capture::Origin;
-use crate::connection::Route;
 use crate::http1::{Asked, Method, RequestHead, Upgrade, Version};
+use crate::route::Route;
 use crate::worker::Worker;
 
 use super::Client;

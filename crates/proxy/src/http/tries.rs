@@ -13,8 +13,8 @@ use smallvec::SmallVec;
 use socket2::SockRef;
 use tokio::net::TcpStream;
 
-use crate::connection::Towards;
 use crate::dial::{self, Dialed};
+use crate::route::Towards;
 
 use super::exchange::{Answer, Exchange, Uploading};
 use super::failure::Failure;

@@ -22,10 +22,10 @@ use tokio::sync::mpsc;
 use tokio::task::{LocalSet, spawn_local};
 
 use crate::capture::Origin;
-use crate::connection;
 use crate::dial::Dialed;
 use crate::http;
 use crate::report::Reports;
+use crate::route;
 use crate::worker::Worker;
 
 pub(super) const VIP: &str = "10.0.0.1:80";
@@ -148,7 +148,7 @@ impl Stage {
             start_wall: SystemTime::now(),
         };
         let worker = Rc::clone(&self.worker);
-        let route = connection::route(&worker, &origin).expect("the service is there");
+        let route = route::route(&worker, &origin).expect("the service is there");
         let life = worker.lives.begin();
         let client = http::Client::new(&worker, ours, first.into(), origin, route, life, dialed);
         spawn_local(http::serve(client));
