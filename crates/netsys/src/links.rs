@@ -5,7 +5,7 @@ use std::{fs, io};
 
 use rustix::net::{AddressFamily, SocketType, netdevice};
 
-use crate::netlink::{self, LIST_ADDRESSES, LIST_LINKS, attributes};
+use crate::netlink::{self, LIST_ADDRESSES, LIST_LINKS, NAME, address, attributes, name, number};
 
 /// A network device.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -61,15 +61,23 @@ pub fn index_of(name: &str) -> io::Result<u32> {
     Ok(netdevice::name_to_index(socket, name)?)
 }
 
+/// The name of the device with this index.
+///
+/// # Errors
+/// Where there is no such device.
+pub fn name_of(index: u32) -> io::Result<String> {
+    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
+    Ok(netdevice::index_to_name(socket, index)?)
+}
+
 /// The body of a link's message: an `ifinfomsg`, then attributes.
 fn link(body: &[u8]) -> Option<Link> {
     const FIXED: usize = 16;
-    const NAME: u16 = 3;
     const INFO: u16 = 18;
     const INFO_KIND: u16 = 1;
     const PARENT_NAME: u16 = 56;
     let (fixed, rest) = body.split_at_checked(FIXED)?;
-    let flags = u32::from_ne_bytes(fixed[8..12].try_into().ok()?);
+    let flags = number(&fixed[8..12])?;
     let mut link = Link {
         name: String::new(),
         is_loopback: flags & libc::IFF_LOOPBACK as u32 != 0,
@@ -79,21 +87,16 @@ fn link(body: &[u8]) -> Option<Link> {
     };
     for (attribute, value) in attributes(rest) {
         match attribute {
-            NAME => link.name = text(value),
-            PARENT_NAME => link.parent = Some(text(value)),
+            NAME => link.name = name(value),
+            PARENT_NAME => link.parent = Some(name(value)),
             INFO => {
                 let kind = attributes(value).find(|(attribute, _)| *attribute == INFO_KIND);
-                link.kind = kind.map(|(_, value)| text(value));
+                link.kind = kind.map(|(_, value)| name(value));
             }
             _ => {}
         }
     }
     Some(link)
-}
-
-fn text(value: &[u8]) -> String {
-    let end = value.iter().position(|&byte| byte == 0).unwrap_or(value.len());
-    String::from_utf8_lossy(&value[..end]).into_owned()
 }
 
 /// Whether any device but loopback speaks IPv6, or a new one would.
@@ -134,9 +137,7 @@ pub fn addresses() -> io::Result<Vec<IpAddr>> {
         let rest = body.get(FIXED..)?;
         let find = |wanted| attributes(rest).find_map(|(kind, value)| (kind == wanted).then_some(value));
         // On a point-to-point link the other attribute is the peer's.
-        let value = find(LOCAL).or_else(|| find(ADDRESS))?;
-        let v4 = <[u8; 4]>::try_from(value).map(IpAddr::from);
-        v4.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from)).ok()
+        address(find(LOCAL).or_else(|| find(ADDRESS))?)
     };
     Ok(netlink::list(LIST_ADDRESSES)?.iter().filter_map(of).collect())
 }

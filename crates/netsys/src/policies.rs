@@ -6,8 +6,8 @@ use std::io;
 use rules::Family;
 
 use crate::netlink::{
-    self, LIST_POLICIES, LIST_ROUTES, POLICY_MARK, POLICY_MASK, POLICY_PROTOCOL, TABLE, address_family,
-    attributes,
+    self, LIST_POLICIES, LIST_ROUTES, POLICY_MARK, POLICY_MASK, POLICY_PROTOCOL, ROUTE_LOCAL, TABLE,
+    attributes, family_of, number,
 };
 use crate::rules::OUR_ROUTES;
 
@@ -68,16 +68,6 @@ pub fn apart() -> io::Result<Vec<TableEntry>> {
     Ok(entries.filter(|entry| !OWN.contains(&entry.table)).collect())
 }
 
-fn family(number: u8) -> Option<Family> {
-    Family::ALL
-        .into_iter()
-        .find(|family| address_family(*family) == number)
-}
-
-fn number(value: &[u8]) -> Option<u32> {
-    value.try_into().ok().map(u32::from_ne_bytes)
-}
-
 /// A `fib_rule_hdr`, then attributes.
 fn policy(body: &[u8]) -> Option<Policy> {
     const FIXED: usize = 12;
@@ -85,7 +75,7 @@ fn policy(body: &[u8]) -> Option<Policy> {
     const PRIORITY: u16 = 6;
     let (fixed, rest) = body.split_at_checked(FIXED)?;
     let mut policy = Policy {
-        family: family(fixed[0])?,
+        family: family_of(fixed[0])?,
         priority: 0,
         mark: 0,
         mask: 0,
@@ -111,16 +101,15 @@ fn policy(body: &[u8]) -> Option<Policy> {
 /// An `rtmsg`, then attributes.
 fn entry(body: &[u8]) -> Option<TableEntry> {
     const FIXED: usize = 12;
-    const LOCAL: u8 = 2;
     let (fixed, rest) = body.split_at_checked(FIXED)?;
     let [_, to_bits, from_bits, tos, table, protocol, _, kind, ..] = *fixed else {
         return None;
     };
     let named = attributes(rest).find(|(attribute, _)| *attribute == TABLE);
     Some(TableEntry {
-        family: family(fixed[0])?,
+        family: family_of(fixed[0])?,
         table: named.and_then(|(_, value)| number(value)).unwrap_or(table.into()),
-        delivers_all: (to_bits, from_bits, tos, kind) == (0, 0, 0, LOCAL),
+        delivers_all: (to_bits, from_bits, tos, kind) == (0, 0, 0, ROUTE_LOCAL),
         is_ours: protocol == OUR_ROUTES,
     })
 }

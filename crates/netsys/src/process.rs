@@ -130,7 +130,7 @@ mod tests {
         assert_ne!(cgroups(me), Membership::default());
         assert!(name(me).is_some());
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let listening = crate::listening::listening(rules::ruleset::IpProtocol::Tcp).unwrap();
+        let listening = crate::socket_table::listeners(rules::ruleset::IpProtocol::Tcp).unwrap();
         let at = listener.local_addr().unwrap();
         let found = listening.iter().find(|socket| socket.address == at).unwrap();
         assert!(sockets(me).contains(&found.inode));

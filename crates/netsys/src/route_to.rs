@@ -4,12 +4,14 @@
 use std::io;
 use std::net::IpAddr;
 
-use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, netdevice};
+use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 
-use crate::netlink::{HEADER, ack, attribute, attributes, family, host_bits, octets, split_message};
+use crate::links::name_of;
+use crate::netlink::{
+    HEADER, LIST_ROUTES, REQUEST, ROUTE_LOCAL, ack, address, attribute, attributes, family, host_bits,
+    number, octets, split_message,
+};
 
-const ASK_ROUTE: u16 = 26;
-const REQUEST: u16 = 0x1;
 const TO: u16 = 1;
 const OUT_DEVICE: u16 = 4;
 const GATEWAY: u16 = 5;
@@ -71,43 +73,29 @@ fn request(question: Question) -> Vec<u8> {
     attribute(&mut bytes, UID, &question.uid.to_ne_bytes());
     let length = bytes.len() as u32;
     bytes[..4].copy_from_slice(&length.to_ne_bytes());
-    bytes[4..6].copy_from_slice(&ASK_ROUTE.to_ne_bytes());
+    bytes[4..6].copy_from_slice(&LIST_ROUTES.to_ne_bytes());
     bytes[6..8].copy_from_slice(&REQUEST.to_ne_bytes());
     bytes
 }
 
 /// An `rtmsg`, then attributes.
 fn route(body: &[u8]) -> Option<Route> {
-    const LOCAL: u8 = 2;
     let (fixed, rest) = body.split_at_checked(FIXED)?;
     let mut route = Route {
         device: String::new(),
         source: None,
         gateway: None,
-        is_local: fixed[7] == LOCAL,
+        is_local: fixed[7] == ROUTE_LOCAL,
     };
     for (kind, value) in attributes(rest) {
         match kind {
-            OUT_DEVICE => route.device = device(u32::from_ne_bytes(value.try_into().ok()?)).ok()?,
+            OUT_DEVICE => route.device = name_of(number(value)?).ok()?,
             SOURCE => route.source = address(value),
             GATEWAY => route.gateway = address(value),
             _ => {}
         }
     }
     Some(route)
-}
-
-fn device(index: u32) -> io::Result<String> {
-    let socket = rustix::net::socket(AddressFamily::INET, SocketType::DGRAM, None)?;
-    Ok(netdevice::index_to_name(socket, index)?)
-}
-
-fn address(value: &[u8]) -> Option<IpAddr> {
-    match value.len() {
-        4 => <[u8; 4]>::try_from(value).ok().map(IpAddr::from),
-        16 => <[u8; 16]>::try_from(value).ok().map(IpAddr::from),
-        _ => None,
-    }
 }
 
 #[cfg(test)]

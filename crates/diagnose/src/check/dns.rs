@@ -8,7 +8,7 @@ use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use model::{ErrorName, Severity};
-use netsys::listening::{Listening, listening};
+use netsys::socket_table::{Listener, listeners};
 use rules::ruleset::IpProtocol;
 
 use super::ground::Ground;
@@ -30,18 +30,26 @@ pub(super) fn look(question: &Question, ground: &Ground, report: &mut Report) {
         .resolv_conf
         .clone()
         .unwrap_or_else(|| root.join("etc/resolv.conf"));
-    let listeners = listening(IpProtocol::Udp).unwrap_or_default();
+    let listeners = match listeners(IpProtocol::Udp) {
+        Ok(listeners) => Some(listeners),
+        Err(error) => {
+            let why = format!("the kernel does not list the sockets of UDP: {error}");
+            report.skipped("whether servers on loopback answer", why);
+            None
+        }
+    };
+    let listeners = listeners.as_deref();
     match fs::read_to_string(&file) {
         Ok(text) => {
             let conf = Conf::parse(&text);
-            report.findings.extend(conf.judge(&file, &listeners));
+            report.findings.extend(conf.judge(&file, listeners));
             report.looked(
                 "resolv.conf",
                 format!("{} in {}", plural(conf.servers.len(), "server"), file.display()),
             );
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            report.findings.extend(Conf::default().judge(&file, &listeners));
+            report.findings.extend(Conf::default().judge(&file, listeners));
         }
         Err(error) => report.skipped(
             "resolv.conf",
@@ -80,7 +88,8 @@ impl Conf {
         conf
     }
 
-    fn judge(&self, file: &Path, listeners: &[Listening]) -> Vec<Finding> {
+    /// Without a list of listeners, whoever is named is taken to answer.
+    fn judge(&self, file: &Path, listeners: Option<&[Listener]>) -> Vec<Finding> {
         let mut found = vec![];
         let mut note = |text: String, why: &str, fix: &str| {
             found.push(Finding {
@@ -106,7 +115,7 @@ impl Conf {
                     "the C library passes the line over",
                     "write an IPv4 or IPv6 address",
                 ),
-                Some(ip) if ip.is_loopback() && !is_served(listeners, ip) => note(
+                Some(ip) if ip.is_loopback() && listeners.is_some_and(|those| !is_served(those, ip)) => note(
                     format!(
                         "the server {ip} is on loopback, and nobody listens there on UDP port 53 in this namespace"
                     ),
@@ -147,7 +156,7 @@ fn address(server: &str) -> Option<IpAddr> {
     server.split('%').next()?.parse().ok()
 }
 
-fn is_served(listeners: &[Listening], ip: IpAddr) -> bool {
+fn is_served(listeners: &[Listener], ip: IpAddr) -> bool {
     const DNS: u16 = 53;
     listeners
         .iter()
@@ -211,7 +220,7 @@ mod tests {
     use super::*;
 
     fn said(text: &str) -> Vec<String> {
-        let findings = Conf::parse(text).judge(Path::new("/etc/resolv.conf"), &[]);
+        let findings = Conf::parse(text).judge(Path::new("/etc/resolv.conf"), Some(&[]));
         findings.into_iter().map(|finding| finding.found).collect()
     }
 
@@ -249,13 +258,14 @@ mod tests {
             );
         }
         let at = SocketAddr::from(([127, 0, 0, 53], 53));
-        let listener = Listening {
+        let listener = Listener {
             address: at,
+            only_v6: false,
             uid: 0,
             inode: 1,
         };
         let conf = Conf::parse("nameserver 127.0.0.53");
-        assert_eq!(conf.judge(Path::new("x"), &[listener]), []);
+        assert_eq!(conf.judge(Path::new("x"), Some(&[listener])), []);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::RangeInclusive;
 
 use model::{ErrorName, Severity, ports};
-use netsys::listening::{Listening, listening};
+use netsys::socket_table::{Listener, listeners};
 use netsys::{process, sysctl};
 use rules::Intent;
 use rules::ruleset::IpProtocol;
@@ -18,7 +18,7 @@ const FEW: usize = 10_000;
 
 pub(super) fn look(ground: &Ground, report: &mut Report) {
     let wanted = wanted(&ground.intent);
-    match listening(IpProtocol::Tcp) {
+    match listeners(IpProtocol::Tcp) {
         Ok(listeners) => {
             let processes = processes().map(|(found, _)| found).unwrap_or_default();
             let owners = owners(&processes);
@@ -28,7 +28,7 @@ pub(super) fn look(ground: &Ground, report: &mut Report) {
                 format!("{} of TCP in this namespace", listeners.len()),
             );
         }
-        Err(error) => report.skipped("listeners", format!("/proc cannot be read: {error}")),
+        Err(error) => report.skipped("listeners", format!("the kernel does not list them: {error}")),
     }
     let numbers: Vec<u16> = wanted.iter().map(|(port, _)| *port).collect();
     match sysctl::read("net/ipv4/ip_local_port_range")
@@ -75,7 +75,7 @@ fn owners(processes: &[Found]) -> HashMap<u64, &Found> {
     sockets.collect()
 }
 
-fn taken(wanted: &[(u16, &str)], listeners: &[Listening], owners: &HashMap<u64, &Found>) -> Vec<Finding> {
+fn taken(wanted: &[(u16, &str)], listeners: &[Listener], owners: &HashMap<u64, &Found>) -> Vec<Finding> {
     let of_port = |(port, what): &(u16, &str)| {
         let (port, what) = (*port, *what);
         let others = listeners.iter().filter(move |listener| {

@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use model::{Direction, ports};
-use netsys::listening::Listening;
 use netsys::route_to::{Question as RouteQuestion, Route};
+use netsys::socket_table::Listener;
 use rules::ruleset::{IpProtocol, Target, Test};
 use rules::{Family, Fate, Origin, Packet, State, Verdict};
 
@@ -299,11 +299,11 @@ impl Story<'_> {
     }
 
     /// Who takes what goes to an address of this namespace: nobody is an error, none is not to be known.
-    pub(super) fn listener(&self, protocol: IpProtocol, at: SocketAddr) -> Result<Option<Listening>, ()> {
-        let Some(all) = self.network.listening(protocol) else {
+    pub(super) fn listener(&self, protocol: IpProtocol, at: SocketAddr) -> Result<Option<Listener>, ()> {
+        let Some(all) = self.network.listeners(protocol) else {
             return Ok(None);
         };
-        let mut takes = all.into_iter().filter(|listening| listening.takes(at));
+        let mut takes = all.into_iter().filter(|listener| listener.takes(at));
         takes.next().map(Some).ok_or(())
     }
 

@@ -5,8 +5,8 @@ use std::io;
 use std::net::IpAddr;
 
 use netsys::conntrack::{self, Usage};
-use netsys::listening::{self, Listening};
 use netsys::route_to::{self, Route};
+use netsys::socket_table::{self, Listener};
 use rules::ruleset::IpProtocol;
 
 /// A namespace.
@@ -18,7 +18,7 @@ pub trait Network {
     fn route(&self, question: route_to::Question) -> io::Result<Route>;
 
     /// Who listens; none where that cannot be known.
-    fn listening(&self, protocol: IpProtocol) -> Option<Vec<Listening>>;
+    fn listeners(&self, protocol: IpProtocol) -> Option<Vec<Listener>>;
 
     /// How full conntrack is; none where that is not known, or nothing is tracked.
     fn conntrack(&self) -> Option<Usage>;
@@ -38,8 +38,8 @@ impl Network for Live {
         route_to::route_to(question)
     }
 
-    fn listening(&self, protocol: IpProtocol) -> Option<Vec<Listening>> {
-        listening::listening(protocol).ok()
+    fn listeners(&self, protocol: IpProtocol) -> Option<Vec<Listener>> {
+        socket_table::listeners(protocol).ok()
     }
 
     fn conntrack(&self) -> Option<Usage> {
@@ -67,7 +67,7 @@ impl Network for Assumed {
         })
     }
 
-    fn listening(&self, _: IpProtocol) -> Option<Vec<Listening>> {
+    fn listeners(&self, _: IpProtocol) -> Option<Vec<Listener>> {
         None
     }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use model::settings::Balancing;
 use model::{Direction, Handling, KnownBy, Local, OrigDst, SessionAffinity, ports};
-use netsys::listening::Listening;
 use netsys::route_to::Question as RouteQuestion;
+use netsys::socket_table::Listener;
 use registry::{Cluster, Decision, Deny, Standing, Target};
 use rules::ruleset::{IpProtocol, Test};
 use rules::{Family, Fate, Origin, Packet, State, Verdict};
@@ -16,7 +16,7 @@ use super::{Candidate, End, Finding, Mesh, Side, Story};
 
 impl Story<'_> {
     /// From the outbound listener on.
-    pub(super) fn outbound(&mut self, listener: Option<Listening>) -> End {
+    pub(super) fn outbound(&mut self, listener: Option<Listener>) -> End {
         match self.decide(Direction::Outbound, listener) {
             Err(end) => end,
             Ok(Decision::Cluster(cluster)) => self.balanced(&cluster, listener),
@@ -35,7 +35,7 @@ impl Story<'_> {
     }
 
     /// From the inbound listener on: to the application itself.
-    pub(super) fn inbound(&mut self, listener: Option<Listening>) -> End {
+    pub(super) fn inbound(&mut self, listener: Option<Listener>) -> End {
         let to = self.question.to;
         match self.decide(Direction::Inbound, listener) {
             Err(end) => return end,
@@ -62,7 +62,7 @@ impl Story<'_> {
         End::Works(format!("the proxy hands it to the application at {to}"))
     }
 
-    fn decide(&mut self, direction: Direction, listener: Option<Listening>) -> Result<Decision, End> {
+    fn decide(&mut self, direction: Direction, listener: Option<Listener>) -> Result<Decision, End> {
         let port = match direction {
             Direction::Outbound => ports::OUTBOUND,
             Direction::Inbound => ports::INBOUND,
@@ -144,7 +144,7 @@ impl Story<'_> {
         self.step("cluster", cluster.name.as_str());
     }
 
-    fn balanced(&mut self, cluster: &Arc<Cluster>, listener: Option<Listening>) -> End {
+    fn balanced(&mut self, cluster: &Arc<Cluster>, listener: Option<Listener>) -> End {
         self.of_cluster(cluster, "a service owns this address and port");
         let standings = self.standings(cluster);
         let of = |wanted: fn(&Standing) -> bool| -> Vec<&Arc<Target>> {
@@ -200,7 +200,7 @@ impl Story<'_> {
         &mut self,
         cluster: &Cluster,
         target: &Arc<Target>,
-        listener: Option<Listening>,
+        listener: Option<Listener>,
     ) -> End {
         let to = target.address;
         self.step(
@@ -307,7 +307,7 @@ impl Story<'_> {
     }
 
     /// The proxy's own packet to the next hop; none where nothing is in its way, or nothing is known.
-    fn onward(&mut self, to: SocketAddr, listener: Option<Listening>) -> Option<End> {
+    fn onward(&mut self, to: SocketAddr, listener: Option<Listener>) -> Option<End> {
         let uid = listener?.uid;
         let question = RouteQuestion {
             to: to.ip(),

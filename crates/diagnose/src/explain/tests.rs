@@ -5,8 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 
 use model::Direction;
 use netsys::conntrack::Usage;
-use netsys::listening::Listening;
 use netsys::route_to::{self, Route};
+use netsys::socket_table::Listener;
 use rules::ruleset::IpProtocol;
 use rules::{Facts, Family, Flags, dumps, plan};
 
@@ -31,10 +31,11 @@ impl Network for Pod {
         }
     }
 
-    fn listening(&self, _: IpProtocol) -> Option<Vec<Listening>> {
+    fn listeners(&self, _: IpProtocol) -> Option<Vec<Listener>> {
         let address = self.listens?.parse().ok()?;
-        Some(vec![Listening {
+        Some(vec![Listener {
             address,
+            only_v6: false,
             uid: 1337,
             inode: 1,
         }])

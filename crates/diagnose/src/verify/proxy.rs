@@ -6,10 +6,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use model::Direction;
-use netsys::listening::listening;
 use netsys::probe::{Owner, can_be};
 use netsys::sock;
-use netsys::tcp::{self, Listener};
+use netsys::socket_table::{Listener, listeners};
 use rules::intent::{Proxy, Selection};
 use rules::ruleset::IpProtocol;
 use rules::{Family, Intent, Mentions};
@@ -52,11 +51,11 @@ impl Proxies {
     pub(super) fn find(wanted: &Wanted) -> io::Result<Self> {
         let intent = &wanted.intent;
         let dns = intent.captured_dns().map(|dns| dns.to_port);
-        let udp = listening(IpProtocol::Udp)?;
+        let udp = listeners(IpProtocol::Udp)?;
         let mut proxies = Self {
             dns,
             dns_answers: dns.is_some_and(|port| udp.iter().any(|socket| socket.address.port() == port)),
-            listeners: tcp::listeners()?,
+            listeners: listeners(IpProtocol::Tcp)?,
             places: vec![],
             uids: match &intent.proxy {
                 Proxy::Inside(signs) => signs.uids.clone(),
@@ -80,7 +79,7 @@ impl Proxies {
             Direction::Inbound => (intent.inbound.to_port, intent.inbound.tproxy()),
         };
         let at = SocketAddr::new(taken_by(direction, family), port);
-        let is = if self.takes(direction, at) {
+        let is = if self.listens(at) {
             Found::Running
         } else {
             let opened = match tproxy {
@@ -124,23 +123,9 @@ impl Proxies {
         all.into_iter().flatten().find(|owner| can_be(*owner))
     }
 
-    /// Whether what is led to a place finds a listener: what comes from outside is led to an address of the device.
-    fn takes(&self, direction: Direction, at: SocketAddr) -> bool {
-        self.listeners.iter().any(|listener| {
-            let ip = listener.address.ip();
-            let is_any = match ip {
-                IpAddr::V4(v4) => v4.is_unspecified() && at.is_ipv4(),
-                // One of `[::]` takes IPv4 too, where it does not say otherwise.
-                IpAddr::V6(v6) => v6.is_unspecified(),
-            };
-            listener.address.port() == at.port()
-                && (is_any || (direction == Direction::Outbound && ip == at.ip()))
-        })
-    }
-
-    /// Whether somebody listens at an address, stand-ins apart.
+    /// Whether somebody listens at an address, stand-ins apart; at an unspecified one: on every address.
     pub(super) fn listens(&self, at: SocketAddr) -> bool {
-        self.takes(Direction::Outbound, at)
+        self.listeners.iter().any(|listener| listener.takes(at))
     }
 
     /// The stand-in of a place, if one is there.
@@ -280,7 +265,7 @@ impl Proxies {
     }
 }
 
-/// Where what is captured in a direction comes to.
+/// Where what is captured in a direction comes to: from outside, to whatever address the device has.
 fn taken_by(direction: Direction, family: Family) -> IpAddr {
     match (direction, family) {
         (Direction::Outbound, Family::V4) => Ipv4Addr::LOCALHOST.into(),

@@ -9,7 +9,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use netsys::probe::{Flags, Owner, Passed, Payload, RawSocket, Seen, Segment, Tap, Wire};
-use netsys::tcp;
+use netsys::socket_table;
 use rules::ruleset::IpProtocol;
 use rules::{Fate, Origin, Packet, State};
 
@@ -201,10 +201,11 @@ impl Round<'_> {
     /// Before they are taken back, the kernel tells at which listener connections from outside have arrived.
     fn note_half_open(&mut self) {
         // Without socket diagnosis it is told by other means, or not at all.
-        let all = tcp::half_open().unwrap_or_default();
+        let all = socket_table::half_open().unwrap_or_default();
         for (probe, observed) in self.probes.iter().zip(&mut self.observed) {
             let peer = SocketAddr::new(probe.packet.source, probe.packet.source_port);
-            let is_its = |open: &&tcp::HalfOpen| open.peer == peer && probe.packet.origin == Origin::Remote;
+            let is_its =
+                |open: &&socket_table::HalfOpen| open.peer == peer && probe.packet.origin == Origin::Remote;
             observed.half_open = all.iter().find(is_its).map(|open| open.local);
         }
     }

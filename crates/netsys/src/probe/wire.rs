@@ -18,8 +18,8 @@ use crate::links::{self, index_of};
 use crate::netlink::{
     self, CREATE_EXCLUSIVE, CREATE_OR_REPLACE, Changes, LIST_ROUTES, LinkIndex, NAME, NEW_LINK, NEW_POLICY,
     NEW_ROUTE, POLICY_MARK, POLICY_MASK, POLICY_PROTOCOL, REMOVE_LINK, REMOVE_POLICY, REMOVE_ROUTE,
-    REQUEST_ACK, ROUTE_LOCAL, TABLE, address_family, attribute, attributes, link_header, nested, octets,
-    text,
+    REQUEST_ACK, ROUTE_LOCAL, TABLE, address, address_family, attribute, attributes, link_header, nested,
+    number, octets, text,
 };
 use crate::netns::Netns;
 use crate::sys;
@@ -391,11 +391,8 @@ fn local_routes() -> io::Result<Vec<(IpAddr, u32)>> {
     let of = |body: &Vec<u8>| -> Option<(IpAddr, u32)> {
         let (fixed, rest) = body.split_at_checked(FIXED)?;
         let find = |wanted| attributes(rest).find_map(|(kind, value)| (kind == wanted).then_some(value));
-        let value = find(DESTINATION).filter(|_| fixed[7] == ROUTE_LOCAL)?;
-        let v4 = <[u8; 4]>::try_from(value).map(IpAddr::from);
-        let ip = v4.or_else(|_| <[u8; 16]>::try_from(value).map(IpAddr::from));
-        let table = u32::from_ne_bytes(find(TABLE)?.try_into().ok()?);
-        Some((ip.ok()?, table))
+        let to = find(DESTINATION).filter(|_| fixed[7] == ROUTE_LOCAL)?;
+        Some((address(to)?, number(find(TABLE)?)?))
     };
     Ok(netlink::list(LIST_ROUTES)?.iter().filter_map(of).collect())
 }

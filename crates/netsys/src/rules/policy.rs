@@ -7,13 +7,12 @@
 
 use std::io;
 
-use rules::Family;
 use rules::plan::{PolicyRoute, Switch};
 
 use super::Error;
 use crate::netlink::{
     self, Changes, LIST_POLICIES, LIST_ROUTES, LocalDefault, METRIC, POLICY_MARK, POLICY_MASK,
-    POLICY_PROTOCOL, ROUTE_LOCAL, TABLE, address_family, attributes,
+    POLICY_PROTOCOL, ROUTE_LOCAL, TABLE, attributes, family_of, number,
 };
 
 /// Who made it: no number that others are known to use.
@@ -176,12 +175,6 @@ fn found() -> io::Result<Vec<Found>> {
     }
 }
 
-fn family(number: u8) -> Option<Family> {
-    Family::ALL
-        .into_iter()
-        .find(|family| address_family(*family) == number)
-}
-
 /// A `fib_rule_hdr`, then attributes. None where it asks for anything but a mark.
 fn rule(body: &[u8]) -> Option<Found> {
     const FIXED: usize = 12;
@@ -189,12 +182,11 @@ fn rule(body: &[u8]) -> Option<Found> {
     const PRIORITY: u16 = 6;
     const SUPPRESSORS: [u16; 2] = [13, 14];
     let (fixed, rest) = body.split_at_checked(FIXED)?;
-    let family = family(fixed[0])?;
+    let family = family_of(fixed[0])?;
     let [_, to_bits, from_bits, tos, table, _, _, action, ..] = *fixed else {
         return None;
     };
     let flags = u32::from_ne_bytes(fixed[8..].try_into().ok()?);
-    let number = |value: &[u8]| value.try_into().ok().map(u32::from_ne_bytes);
     let (mut mark, mut mask, mut table, mut protocol) = (0, 0, u32::from(table), 0);
     for (attribute, value) in attributes(rest) {
         match attribute {
@@ -225,20 +217,20 @@ fn routed() -> io::Result<Vec<Routed>> {
 fn route(body: &[u8]) -> Option<Routed> {
     const FIXED: usize = 12;
     let (fixed, rest) = body.split_at_checked(FIXED)?;
-    let family = family(fixed[0])?;
+    let family = family_of(fixed[0])?;
     let [_, to_bits, from_bits, tos, table, protocol, _, kind, ..] = *fixed else {
         return None;
     };
-    let number = |kind| {
+    let find = |kind| {
         let (_, value) = attributes(rest).find(|(attribute, _)| *attribute == kind)?;
-        value.try_into().ok().map(u32::from_ne_bytes)
+        number(value)
     };
     let is_everything = (to_bits, from_bits, tos, kind) == (0, 0, 0, ROUTE_LOCAL);
     is_everything.then(|| Routed {
         route: LocalDefault {
             family,
-            table: number(TABLE).unwrap_or(u32::from(table)),
-            metric: number(METRIC).unwrap_or(0),
+            table: find(TABLE).unwrap_or(u32::from(table)),
+            metric: find(METRIC).unwrap_or(0),
         },
         is_ours: protocol == OURS,
     })
@@ -247,6 +239,8 @@ fn route(body: &[u8]) -> Option<Routed> {
 #[cfg(test)]
 mod tests {
     use std::process::Command;
+
+    use rules::Family;
 
     use super::*;
     use crate::netlink::LinkIndex;

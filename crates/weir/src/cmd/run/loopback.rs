@@ -8,7 +8,7 @@ use crate::errors::{OrNamed, named};
 use anyhow::Result;
 use ipnet::{IpNet, Ipv4Net};
 use model::{ErrorName, ports};
-use netsys::listeners;
+use netsys::socket_table;
 
 /// Of the caller's loopback, what the command may use.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,7 +51,7 @@ pub(super) fn lent(wanted: &Loopback) -> Result<Vec<(IpNet, u16)>> {
     if *wanted == Loopback::None {
         return Ok(vec![]);
     }
-    let mut lent = listeners::on_loopback().or_named(
+    let mut lent = socket_table::on_loopback().or_named(
         ErrorName::System,
         "cannot tell what listens on this machine's loopback; give --loopback none",
     )?;
