@@ -8,8 +8,12 @@ use anyhow::{Context, Result, ensure};
 use e2e::manifests::{Manifests, NAMESPACE, Port, Service};
 use e2e::{Pod, Program, RunAs, connect, eventually, weir};
 
-use crate::load::{HTTP_PORT, IPERF_PORT};
 use crate::usage;
+
+/// Where the server serves HTTP.
+pub(crate) const HTTP_PORT: u16 = 8080;
+/// Where iperf3 listens.
+pub(crate) const IPERF_PORT: u16 = 5201;
 
 /// Where a peer listens for redirected HTTP, and for anything when it knows original destinations.
 const CAPTURE_PORT: u16 = 15001;

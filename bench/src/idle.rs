@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::contenders::Contender;
-use crate::load::HTTP_PORT;
+use crate::contenders::{Contender, HTTP_PORT};
 use crate::usage::{Memory, memory};
 
 const FEW: usize = 1_000;

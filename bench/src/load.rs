@@ -7,11 +7,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use e2e::{Pod, Program, RunAs, servers};
 
-use crate::contenders::Contender;
+use crate::contenders::{Contender, HTTP_PORT, IPERF_PORT};
 use crate::rows::Load;
 
-pub(crate) const HTTP_PORT: u16 = 8080;
-pub(crate) const IPERF_PORT: u16 = 5201;
 /// What the fixed-rate row asks for: 125 a second on each of 16 connections.
 const RATE_CONNECTIONS: u32 = 16;
 const RATE_A_CONNECTION: u32 = 125;

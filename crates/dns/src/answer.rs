@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use model::{ErrorName, ObjectName};
+use model::ErrorName;
 use registry::lookup::{self, End};
 use registry::{Record, Snapshot};
 use tokio::sync::watch;
@@ -12,10 +12,10 @@ use tokio::sync::watch;
 use crate::Config;
 use crate::forward::{Asked, By, Forwarder};
 use crate::message::{
-    Answer, CLASS_IN, Question, Received, answers, code, encode_name, error, kind_name, number, query_for,
-    read, rewritten,
+    Answer, CLASS_IN, Question, Received, answers, code, encode_name, error, is_truncated, kind_name, number,
+    query_for, read, rewritten,
 };
-use crate::report::{Clock, Reports};
+use crate::report::{Clock, Done, Reports};
 
 /// Answers queries. Of one thread.
 pub(crate) struct Answerer {
@@ -23,31 +23,6 @@ pub(crate) struct Answerer {
     ttl: Option<u32>,
     reports: Reports,
     forwarder: Forwarder,
-}
-
-/// What became of a query.
-pub(crate) struct Done {
-    pub(crate) message: Option<Vec<u8>>,
-    /// The type asked for, as metrics name it.
-    pub(crate) kind: &'static str,
-    /// What became of it, as metrics name it.
-    pub(crate) result: &'static str,
-    /// Whose name it is, where it is one of ours.
-    pub(crate) service: Option<ObjectName>,
-    /// Who answered, if it was forwarded.
-    pub(crate) resolver: Option<SocketAddr>,
-}
-
-impl Done {
-    fn of(kind: &'static str, result: &'static str, message: Option<Vec<u8>>) -> Self {
-        Self {
-            message,
-            kind,
-            result,
-            service: None,
-            resolver: None,
-        }
-    }
 }
 
 /// What can be said of a query at once.
@@ -267,8 +242,4 @@ fn add(answer: &mut Answer<'_, '_>, records: &[Record], ttl: u32) {
             owner = encode_name(target);
         }
     }
-}
-
-fn is_truncated(message: &[u8]) -> bool {
-    number(message, 2).unwrap_or(0) & 0x0200 != 0
 }

@@ -143,6 +143,11 @@ pub(crate) fn number(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
 }
 
+/// Whether there was more to say than the message holds.
+pub(crate) fn is_truncated(message: &[u8]) -> bool {
+    number(message, 2).unwrap_or(0) & 0x0200 != 0
+}
+
 /// Where a name without compression ends. A question's name can have none: nothing stands before it.
 fn uncompressed_end(bytes: &[u8], start: usize) -> Option<usize> {
     let mut at = start;

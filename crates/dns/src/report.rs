@@ -1,15 +1,15 @@
 //! What is told of look-ups: metrics always; to whoever watches (`--journey`), each of them. What nobody
 //! watches is not built.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::{Instant, SystemTime};
 
+use model::ObjectName;
 use model::event::{Event, LookUp, Step};
 use runtime::metrics::{Counter, Family, Histogram, Label, Metrics};
 use tokio::sync::mpsc;
 
-use crate::answer::Done;
-use crate::message::{self, Received, answers, code_name, kind, kind_name, number, text_of};
+use crate::message::{self, Received, answers, code_name, is_truncated, kind, kind_name, number, text_of};
 
 /// What a server reports. docs/metrics.md is made from these texts.
 #[derive(Clone)]
@@ -17,6 +17,31 @@ pub struct Reports {
     queries: Family<Counter, 2>,
     pub(crate) upstream: Upstream,
     watcher: Option<mpsc::Sender<Event>>,
+}
+
+/// What became of a query.
+pub(crate) struct Done {
+    pub(crate) message: Option<Vec<u8>>,
+    /// The type asked for, as metrics name it.
+    pub(crate) kind: &'static str,
+    /// What became of it, as metrics name it.
+    pub(crate) result: &'static str,
+    /// Whose name it is, where it is one of ours.
+    pub(crate) service: Option<ObjectName>,
+    /// Who answered, if it was forwarded.
+    pub(crate) resolver: Option<SocketAddr>,
+}
+
+impl Done {
+    pub(crate) fn of(kind: &'static str, result: &'static str, message: Option<Vec<u8>>) -> Self {
+        Self {
+            message,
+            kind,
+            result,
+            service: None,
+            resolver: None,
+        }
+    }
 }
 
 /// When a query came, where anybody wants to know.
@@ -119,7 +144,7 @@ fn look_up(query: &[u8], done: &Done, begin: Instant) -> Option<LookUp> {
             .collect(),
         records_count: list.len(),
         code: code_name(number(message, 2).unwrap_or(0) & 0xf),
-        is_truncated: number(message, 2).unwrap_or(0) & 0x0200 != 0,
+        is_truncated: is_truncated(message),
         kind: kind_name(question.kind),
         name: question.name.into(),
         service: done.service.clone(),

@@ -11,6 +11,7 @@ mod inside;
 mod keep;
 mod porter;
 mod signals;
+mod wiring;
 
 use std::ffi::OsString;
 use std::io;
@@ -220,7 +221,7 @@ impl Started {
     /// Says what to do where user namespaces are refused, and which step failed otherwise.
     pub fn furnish(self, network: &Network) -> Result<Contained, Error> {
         // Where the keeper has failed and gone already, it has left word why.
-        let _ = self.channel.send(&inside::encode(network), &[]);
+        let _ = self.channel.send(&wiring::encode(network), &[]);
         let (_, sockets) = answer(&self.channel)?;
         let (listeners, datagrams) = sort(sockets)?;
         let Self {
@@ -282,7 +283,7 @@ impl Drop for Keeper {
     fn drop(&mut self) {
         if let Some(pid) = self.0.take() {
             // The closed channel tells it to go; this is for a keeper that runs a command.
-            let _ = rustix::process::kill_process(pid, keep::ABANDON);
+            let _ = rustix::process::kill_process(pid, signals::ABANDON);
             let _ = rustix::process::waitpid(Some(pid), WaitOptions::empty());
         }
     }

@@ -11,14 +11,14 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
-use std::str::FromStr;
 
 use rustix::mount::{MountFlags, MountPropagationFlags, mount_bind, mount_change};
 use rustix::process::{Pid, Signal, getegid, geteuid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
 use super::keep::{self, Ended};
-use super::{Families, Network, Plan, Signals, Wanted, porter};
+use super::signals::ABANDON;
+use super::{Families, Network, Plan, Signals, Wanted, porter, wiring};
 use crate::fdpass::Channel;
 use crate::netlink::{Changes, LinkIndex};
 use crate::sys;
@@ -32,10 +32,6 @@ const FAILED: u8 = b'-';
 
 /// The caller's word to run the command.
 pub(super) const GO: &[u8] = b"go";
-
-/// The link that the command sees, and its other end, which nobody listens on.
-const LINK: (LinkIndex, &str) = (LinkIndex(2), "eth0");
-const LINK_END: (LinkIndex, &str) = (LinkIndex(3), "weir0");
 
 /// With these a command of uid 0 could undo its capture or leave its network.
 const TAKEN_FROM_ROOT: [CapabilitySet; 7] = [
@@ -58,12 +54,12 @@ type Failed = (u8, String);
 pub(super) fn run(plan: &Plan<'_>, channel: Channel, door: Channel, parent: Pid) -> u8 {
     let prepared = enter(parent).and_then(|()| {
         put_over(&plan.over)?;
-        links().map_err(step("make the link"))?;
+        wiring::links().map_err(step("make the link"))?;
         let gone = (FAILED, "the caller is gone".to_owned());
         let Ok(Some((network, _))) = channel.receive() else {
             return Err(gone);
         };
-        let network = decode(&network);
+        let network = wiring::decode(&network);
         let (families, sockets) = furnish(plan, &network)?;
         // The sockets first: while the rules are written, the caller starts what listens on them.
         let passed: Vec<_> = sockets.iter().map(AsFd::as_fd).collect();
@@ -120,8 +116,7 @@ fn step<E: Display>(what: &str) -> impl FnOnce(E) -> Failed {
 fn enter(parent: Pid) -> Result<(), Failed> {
     namespaces()?;
     // After unshare: a change of credentials clears it. Then the parent may be gone already.
-    rustix::process::set_parent_process_death_signal(Some(keep::ABANDON))
-        .map_err(step("watch the parent"))?;
+    rustix::process::set_parent_process_death_signal(Some(ABANDON)).map_err(step("watch the parent"))?;
     if rustix::process::getppid() == Some(parent) {
         Ok(())
     } else {
@@ -191,8 +186,8 @@ fn put_over(files: &[(PathBuf, PathBuf)]) -> Result<(), Failed> {
 }
 
 fn furnish(plan: &Plan<'_>, network: &Network) -> Result<(Families, Vec<OwnedFd>), Failed> {
-    let families = families();
-    connect(network, families, Changes::new())?;
+    let families = wiring::families();
+    wiring::connect(network, families, Changes::new()).map_err(|text| (FAILED, text))?;
     let sockets = plan
         .sockets
         .iter()
@@ -200,43 +195,6 @@ fn furnish(plan: &Plan<'_>, network: &Network) -> Result<(Families, Vec<OwnedFd>
         .map(Wanted::make)
         .collect::<Result<_, _>>()?;
     Ok((families, sockets))
-}
-
-/// What the kernel speaks here; loopback must be up.
-pub(super) fn families() -> Families {
-    match TcpListener::bind("[::1]:0") {
-        Ok(_) => Families::Both,
-        Err(_) => Families::V4,
-    }
-}
-
-/// A veth pair with both ends here; where the kernel has none, the loopback device serves.
-fn links() -> Result<(), crate::netlink::Error> {
-    Changes::new().up(LinkIndex::LOOPBACK).commit()?;
-    // Where this fails there is no `eth0`, and `connect` finds that out.
-    drop(Changes::new().veth(LINK, LINK_END).commit());
-    Ok(())
-}
-
-/// Gives the namespace addresses and routes. Those of a family that the kernel lacks are left out.
-pub(super) fn connect(network: &Network, families: Families, mut changes: Changes) -> Result<(), Failed> {
-    let has_link = fs::read_to_string("/proc/net/dev").is_ok_and(|text| text.contains(LINK.1));
-    let link = if has_link { LINK.0 } else { LinkIndex::LOOPBACK };
-    for &address in &network.addresses {
-        if families == Families::V4 && address.is_ipv6() {
-            continue;
-        }
-        changes.address(link, address);
-        for &route in &network.routes {
-            if route.addr().is_ipv4() == address.is_ipv4() {
-                changes.route(route, link, address);
-            }
-        }
-    }
-    changes.commit().map_err(|error| {
-        let cause = std::error::Error::source(&error).map_or_else(String::new, |cause| format!(": {cause}"));
-        (FAILED, format!("{error}{cause}"))
-    })
 }
 
 impl Wanted {
@@ -342,52 +300,4 @@ fn is_missing(program: &OsStr, error: &io::Error) -> bool {
     let in_path = !program.as_bytes().contains(&b'/');
     let path = std::env::var_os("PATH").unwrap_or_default();
     in_path && !std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
-}
-
-/// What the text of a [`Network`] begins with.
-pub(super) const NETWORK: &str = "network";
-
-/// A [`Network`] as text: a word and an address or network a line.
-pub(super) fn encode(network: &Network) -> Vec<u8> {
-    let mut text = format!("{NETWORK}\n");
-    for address in &network.addresses {
-        text.push_str(&format!("address {address}\n"));
-    }
-    for route in &network.routes {
-        text.push_str(&format!("route {route}\n"));
-    }
-    for address in &network.later {
-        text.push_str(&format!("later {address}\n"));
-    }
-    text.into_bytes()
-}
-
-pub(super) fn decode(bytes: &[u8]) -> Network {
-    fn all<T: FromStr>(text: &str, word: &str) -> Vec<T> {
-        let lines = text.lines().filter_map(|line| line.split_once(' '));
-        let of_word = lines.filter(|(first, _)| *first == word);
-        of_word.filter_map(|(_, rest)| rest.parse().ok()).collect()
-    }
-    let text = String::from_utf8_lossy(bytes);
-    Network {
-        addresses: all(&text, "address"),
-        routes: all(&text, "route"),
-        later: all(&text, "later"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_network_survives_the_channel() {
-        let network = Network {
-            addresses: vec!["10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap()],
-            routes: vec!["0.0.0.0/0".parse().unwrap(), "fd00::9/128".parse().unwrap()],
-            later: vec!["fd00::2".parse().unwrap()],
-        };
-        assert_eq!(decode(&encode(&network)), network);
-        assert_eq!(decode(&encode(&Network::default())), Network::default());
-    }
 }

@@ -10,9 +10,6 @@ use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, WaitStatus, ki
 use super::signals::{Received, Signals};
 use crate::sys::process::{SignalSet, default_action};
 
-/// Tells the keeper that its parent is gone or has no more use for it. Power failure: nobody else sends it.
-pub(super) const ABANDON: Signal = Signal::POWER;
-
 /// How a command ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ended {

@@ -14,7 +14,7 @@ use rustix::process::{DumpableBehavior, Pid, Signal, set_dumpable_behavior};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 use socket2::Socket;
 
-use super::{Network, inside};
+use super::{Network, wiring};
 use crate::fdpass::Channel;
 use crate::netlink::Changes;
 use crate::sock;
@@ -56,7 +56,7 @@ impl Porter {
     /// # Errors
     /// Where the porter is gone, or the kernel refuses.
     pub fn extend(&self, network: &Network) -> io::Result<()> {
-        self.ask(&String::from_utf8_lossy(&inside::encode(network)))
+        self.ask(&String::from_utf8_lossy(&wiring::encode(network)))
             .map(drop)
     }
 
@@ -161,15 +161,13 @@ pub(super) fn run(channel: &Channel, keeper: Pid) -> u8 {
 /// Makes a socket, or extends the network.
 fn do_as_asked(question: &[u8]) -> io::Result<Option<Socket>> {
     let text = String::from_utf8_lossy(question);
-    if !text.starts_with(inside::NETWORK) {
+    if !text.starts_with(wiring::NETWORK) {
         let wanted = Wanted::decode(&text).ok_or(io::ErrorKind::InvalidInput)?;
         return wanted.make().map(Some);
     }
-    let network = inside::decode(question);
-    let extended = inside::connect(&network, inside::families(), Changes::replacing());
-    extended
-        .map_err(|(_, text)| io::Error::other(text))
-        .map(|()| None)
+    let network = wiring::decode(question);
+    wiring::connect(&network, wiring::families(), Changes::replacing()).map_err(io::Error::other)?;
+    Ok(None)
 }
 
 /// Keeps the one right that is needed, goes with the keeper, and lets nobody look into its memory: the

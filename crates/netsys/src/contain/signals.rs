@@ -6,6 +6,9 @@ use rustix::process::Signal;
 
 use crate::sys::process::{SignalSet, default_action};
 
+/// Tells the keeper that its parent is gone or has no more use for it. Power failure: nobody else sends it.
+pub(super) const ABANDON: Signal = Signal::POWER;
+
 /// Sent on to the command, or left to it where the terminal sent them to everybody.
 const PASSED: [libc::c_int; 8] = [
     libc::SIGHUP,
@@ -45,7 +48,7 @@ impl Signals {
         default_action(libc::SIGCHLD);
         SignalSet::of(&[libc::SIGTTOU]).block()?;
         let mut all = PASSED.to_vec();
-        all.extend([libc::SIGCHLD, super::keep::ABANDON.as_raw()]);
+        all.extend([libc::SIGCHLD, ABANDON.as_raw()]);
         let set = SignalSet::of(&all);
         set.block()?;
         Ok(Self(set))
@@ -79,7 +82,7 @@ impl Signals {
             if signal == libc::SIGCHLD {
                 return Ok(Received::Child);
             }
-            if signal == super::keep::ABANDON.as_raw() {
+            if signal == ABANDON.as_raw() {
                 return Ok(Received::Abandon);
             }
             if code == libc::SI_KERNEL {
