@@ -18,8 +18,10 @@
 
 #![forbid(unsafe_code)]
 
-pub mod cgroups;
+mod cgroup;
+mod class;
 pub mod http;
+mod maker;
 pub mod manifests;
 pub mod mesh;
 mod net;
@@ -29,6 +31,9 @@ mod steady;
 mod wait;
 pub mod weir;
 
+pub use cgroup::Cgroup;
+pub use class::Class;
+pub use maker::Maker;
 pub use mesh::Mesh;
 pub use net::{Net, Pod, connect};
 pub use program::{APP_ID, Finished, Program, RunAs};

@@ -13,7 +13,7 @@ use std::process;
 use anyhow::{Context, Result, bail, ensure};
 use netsys::netns::Netns;
 
-use crate::cgroups::Cgroup;
+use crate::cgroup::Cgroup;
 use crate::program::{Finished, Program, RunAs, command, command_in};
 use crate::wait::eventually;
 

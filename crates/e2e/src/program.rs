@@ -10,7 +10,7 @@ use netsys::netns::Netns;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::NamedTempFile;
 
-use crate::cgroups::Cgroup;
+use crate::cgroup::Cgroup;
 use crate::wait::eventually;
 
 /// Where Debian keeps programs. The caller's own `PATH` may name directories that only root can enter.

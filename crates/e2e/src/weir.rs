@@ -8,7 +8,7 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, anyhow, ensure};
 use model::ports::{HEALTH, INBOUND, OUTBOUND};
 
-use crate::cgroups::Cgroup;
+use crate::cgroup::Cgroup;
 use crate::manifests::{Manifests, NAMESPACE};
 use crate::net::Pod;
 use crate::program::{Finished, Program, RunAs};

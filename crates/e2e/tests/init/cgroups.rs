@@ -5,10 +5,9 @@ use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use anyhow::Result;
-use e2e::cgroups::{Cgroup, Maker};
 use e2e::manifests::Port;
 use e2e::weir::{self, Sidecar};
-use e2e::{Finished, Mesh, Net, Pod, RunAs, servers};
+use e2e::{Cgroup, Finished, Maker, Mesh, Net, Pod, RunAs, servers};
 use model::ports::OUTBOUND;
 use socket2::{Domain, Type};
 

@@ -7,8 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use e2e::cgroups::{Cgroup, Class, Maker};
-use e2e::{Net, Pod, until};
+use e2e::{Cgroup, Class, Maker, Net, Pod, until};
 use model::ports;
 use netsys::sock::{original_dst, transparent};
 use rules::cgroup::Membership;
