@@ -45,6 +45,13 @@ pub struct Plan<'a> {
     pub litter: Option<PathBuf>,
 }
 
+/// Those of nscd, and of systemd-resolved, which nss-resolve asks.
+const NAME_SERVICES: [&str; 3] = [
+    "/run/nscd/socket",
+    "/var/run/nscd/socket",
+    "/run/systemd/resolve/io.systemd.Resolve",
+];
+
 /// Installs the rules of a namespace that has its addresses.
 pub type Install<'a> = dyn Fn(&Network, Families) -> Result<String, String> + 'a;
 
@@ -174,6 +181,23 @@ pub fn start(plan: &Plan<'_>) -> Result<Started, Error> {
 /// As [`Started::furnish`].
 pub fn enter_alone() -> Result<(), Error> {
     inside::alone().map_err(|(kind, text)| refusal(kind, text))
+}
+
+/// Puts files over others in this process's view, after [`enter_alone`]: (what, over what). One whose place does not
+/// exist is left out.
+///
+/// # Errors
+/// As [`Started::furnish`].
+pub fn put_over(files: &[(PathBuf, PathBuf)]) -> Result<(), Error> {
+    inside::put_over(files).map_err(|(kind, text)| refusal(kind, text))
+}
+
+/// What is to be put over the sockets by which the C library resolves names past DNS: it finds nobody there, and
+/// asks DNS.
+#[must_use]
+pub fn no_name_services() -> Vec<(PathBuf, PathBuf)> {
+    let over = |place: &&str| (PathBuf::from("/dev/null"), PathBuf::from(place));
+    NAME_SERVICES.iter().map(over).collect()
 }
 
 /// Whether [`start`] could make its namespaces: a child makes them, and goes with them at once. To be called while

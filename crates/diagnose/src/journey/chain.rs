@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use model::event::{Event, Step};
 
 use super::layout::{Line, Style};
-use super::{RuleOf, story};
+use super::{RuleOf, names, story};
 
 /// With fewer columns a place gets a line of its own instead of a column.
 const COLUMNS_FOR_PLACES: usize = 72;
@@ -45,6 +45,9 @@ impl Hop {
                 rule_of(direction, source, original_dst)
             }));
             lines.push(Line::hop("dst was", format!("{original_dst}, from {source}")));
+        }
+        if let Step::LookedUp(look_up) = &event.step {
+            lines.push(names::line(look_up));
         }
         lines.extend(story::lines(&event.step, false).into_iter().map(Line::outdent));
         let hop = |line| Self {

@@ -176,9 +176,11 @@ fn may_unshare_at_once() -> bool {
             .is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_ADMIN))
 }
 
-fn put_over(files: &[(PathBuf, PathBuf)]) -> Result<(), Failed> {
+/// See [`super::put_over`].
+pub(super) fn put_over(files: &[(PathBuf, PathBuf)]) -> Result<(), Failed> {
     for (file, place) in files {
-        if fs::symlink_metadata(place).is_ok() {
+        // Where a link leads nowhere there is nothing to put it over either.
+        if fs::metadata(place).is_ok() {
             mount_bind(file, place).map_err(step(&format!("put a file over {}", place.display())))?;
         }
     }

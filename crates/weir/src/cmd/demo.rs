@@ -5,22 +5,24 @@ mod app;
 mod client;
 mod load;
 mod mesh;
+mod names;
+mod request;
+mod resolver;
 mod show;
 
-use std::fmt::Write as _;
-use std::net::{IpAddr, SocketAddr};
 use std::process::ExitCode;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use diagnose::journey::{Hop, Style, chain};
-use model::event::{Event, Step};
-use model::{Direction, ErrorName};
+use diagnose::journey::Style;
+use model::ErrorName;
+use model::event::Step;
 use netsys::{contain, terminal};
+use rules::Family;
 use runtime::telemetry;
 
-use crate::errors::{OrNamed, named};
+use crate::errors::named;
 use load::Account;
 use mesh::{Mesh, Pod};
 use show::{Proof, chapter, indent, join, say, table, the_mesh, verdict};
@@ -44,11 +46,17 @@ pub(crate) struct Args {
     /// Play the application of a server pod (the demo starts itself so)
     #[arg(long, hide = true, value_name = "POD")]
     serve: Option<String>,
+    /// Play the cluster's resolver (likewise)
+    #[arg(long, hide = true)]
+    resolve: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Some(name) = &args.serve {
         return app::serve(name);
+    }
+    if args.resolve {
+        return resolver::serve();
     }
     let out = std::io::stdout();
     let columns = terminal::columns(&out);
@@ -73,131 +81,11 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let begun = Instant::now();
     let mut mesh = Mesh::start(&level)?;
     say(&the_mesh(&style, &mesh, begun.elapsed()))?;
-    let mut proofs = one_request(&style, &mut mesh)?;
+    let mut proofs = request::by_name(&style, &mut mesh)?;
     proofs.extend(under_load(&style, &mut mesh)?);
     mesh.stop()?;
     say(&verdict(&style, &proofs, begun.elapsed()))?;
     Ok(ExitCode::from(u8::from(!proofs.iter().all(|proof| proof.holds))))
-}
-
-/// One request in each family: of the first, every hop is shown.
-fn one_request(style: &Style, mesh: &mut Mesh) -> Result<Vec<Proof>> {
-    say(&chapter(style, "2  One request, hop by hop"))?;
-    let (text, mut proofs) = request(style, mesh, mesh::SERVICE)?;
-    say(&text)?;
-    if let [_, v6] = *mesh.services() {
-        let (_, also) = request(style, mesh, v6)?;
-        let failed: Vec<String> = also
-            .iter()
-            .filter(|proof| !proof.holds)
-            .map(|proof| proof.text.clone())
-            .collect();
-        proofs.push(Proof {
-            holds: failed.is_empty(),
-            text: match &failed[..] {
-                [] => format!(
-                    "all three hold for IPv6 too: {v6}, the server's pod, {}",
-                    model::ports::PASSTHROUGH_V6
-                ),
-                failed => format!("by IPv6: {}", failed.join("; ")),
-            },
-        });
-    }
-    Ok(proofs)
-}
-
-/// Sends one request from the first client to an address of the service: what happened, hop by hop, and
-/// what that proves.
-fn request(style: &Style, mesh: &mut Mesh, to: SocketAddr) -> Result<(String, Vec<Proof>)> {
-    let from = mesh
-        .pods()
-        .first()
-        .or_named(ErrorName::Defect, "the mesh has no pod")?;
-    let call = client::call(&from.netns, to, "/hello")?;
-    let (seen_at, app_saw, served_by) = (call.answer.served_at(), call.answer.peer(), call.answer.pod());
-    let name = from.name;
-    let mut text = String::new();
-    let _ = writeln!(
-        text,
-        "   {}\n",
-        indent(style, &format!("{name}$ {}", call.what), 3)
-    );
-    let mut hops = vec![Hop::new(call.begun, name, "app", format!("starts, to call {to}"))];
-    let mut all: Vec<(&'static str, Event)> = vec![];
-    for pod in mesh.pods_mut() {
-        let name = pod.name;
-        let told = pod.told_until_quiet();
-        hops.extend(told.iter().flat_map(|event| Hop::told(name, event, &pod.rule_of)));
-        all.extend(told.into_iter().map(|event| (name, event)));
-    }
-    hops.push(Hop::new(
-        seen_at,
-        &served_by,
-        "app",
-        format!("answers; it was called from {app_saw}"),
-    ));
-    hops.push(Hop::new(
-        call.ended,
-        name,
-        "app",
-        format!(
-            "has status {} and {:?}",
-            call.answer.status,
-            call.answer.body.trim()
-        ),
-    ));
-    text.push_str(&chain(style, hops));
-
-    let outbound = captured(&all, name, Direction::Outbound);
-    let inbound = captured(&all, &served_by, Direction::Inbound);
-    let endpoint = mesh
-        .pods()
-        .iter()
-        .find(|pod| pod.name == served_by)
-        .and_then(|pod| pod.endpoint(to));
-    let proxy: IpAddr = match to {
-        SocketAddr::V4(_) => model::ports::PASSTHROUGH_V4.into(),
-        SocketAddr::V6(_) => model::ports::PASSTHROUGH_V6.into(),
-    };
-    let proofs = vec![
-        Proof {
-            holds: outbound == Some(to),
-            text: format!(
-                "the client's connection was captured: its proxy read the destination {}",
-                or_none(outbound)
-            ),
-        },
-        Proof {
-            holds: endpoint.is_some() && inbound == endpoint,
-            text: format!("the server's was too: its proxy read {}", or_none(inbound)),
-        },
-        Proof {
-            holds: app_saw == proxy.to_string() && call.answer.status == 200,
-            text: format!(
-                "the application answered {} and saw its own proxy ({app_saw})",
-                call.answer.status
-            ),
-        },
-    ];
-    Ok((text, proofs))
-}
-
-/// The destination of the first connection that a proxy captured.
-fn captured(all: &[(&'static str, Event)], at: &str, way: Direction) -> Option<SocketAddr> {
-    all.iter()
-        .filter(|(place, _)| *place == at)
-        .find_map(|(_, event)| match &event.step {
-            Step::Captured {
-                direction,
-                original_dst,
-                ..
-            } if *direction == way => Some(original_dst.socket()),
-            _ => None,
-        })
-}
-
-fn or_none(address: Option<SocketAddr>) -> String {
-    address.map_or_else(|| String::from("nothing"), |address| address.to_string())
 }
 
 /// Both clients call at a steady rate while the application of one server is killed.
@@ -209,15 +97,17 @@ fn under_load(style: &Style, mesh: &mut Mesh) -> Result<Vec<Proof>> {
     say(&chapter(style, &title))?;
     // Each client has a family of its own, where there are two.
     let services = mesh.services();
-    let to = [services.first(), services.last()].map(|to| to.copied().unwrap_or(mesh::SERVICE));
-    let mut targets = to.into_iter();
+    let mut families = [services.first(), services.last()]
+        .into_iter()
+        .flatten()
+        .map(|to| Family::of(to.ip()));
     let callers = mesh
         .clients()?
-        .map(|pod| (pod.netns.try_clone(), targets.next().unwrap_or(mesh::SERVICE)));
+        .map(|pod| (pod.netns.try_clone(), families.next().unwrap_or(Family::V4)));
     let (kill, accounts) = thread::scope(|scope| -> Result<_> {
         let start = Instant::now();
-        let callers =
-            callers.map(|(netns, to)| scope.spawn(move || load::steady(&netns?, to, RATE, start, LOAD)));
+        let callers = callers
+            .map(|(netns, family)| scope.spawn(move || load::steady(&netns?, family, RATE, start, LOAD)));
         thread::sleep(KILL_AFTER);
         let kill = start.elapsed();
         mesh.kill(VICTIM)?;

@@ -45,13 +45,6 @@ const EVENTS_MAX: usize = 10_000;
 /// Exit code where weir itself failed, as `env` and `timeout` have it; 126 and 127 are the command's.
 pub(crate) const FAILED: u8 = 125;
 
-/// Sockets by which the C library resolves names past DNS. Masked, so that names of the mesh resolve.
-const NAME_SERVICES: [&str; 3] = [
-    "/run/nscd/socket",
-    "/var/run/nscd/socket",
-    "/run/systemd/resolve/io.systemd.Resolve",
-];
-
 /// Run a command with its traffic captured by a proxy of its own
 ///
 /// The command gets a network of its own, without root: every TCP connection it makes goes through a
@@ -126,9 +119,7 @@ fn compose(args: Args) -> Result<Ended> {
     let plan = Plan {
         command,
         sockets: sockets(),
-        over: NAME_SERVICES
-            .map(|place| (PathBuf::from("/dev/null"), PathBuf::from(place)))
-            .into(),
+        over: contain::no_name_services(),
         install: &install,
         litter: Some(socket.clone()),
     };

@@ -2,15 +2,17 @@
 //! plain HTTP/1.1 client that knows nothing of a mesh.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::TcpStream;
 use std::process::Command;
 use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use model::ErrorName;
 use netsys::netns::Netns;
+use rules::Family;
 
 use super::mesh::HOST;
+use super::names;
 use crate::errors::OrNamed;
 
 /// Longer than anything here takes; a request that takes so long is lost.
@@ -84,8 +86,9 @@ impl Answer {
 pub(super) struct Client(BufReader<TcpStream>);
 
 impl Client {
-    pub(super) fn connect(to: SocketAddr) -> io::Result<Self> {
-        let stream = TcpStream::connect(to)?;
+    /// To the service, by its name.
+    pub(super) fn connect(family: Family) -> io::Result<Self> {
+        let stream = TcpStream::connect(names::look_up(HOST, family)?)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         Ok(Self(BufReader::new(stream)))
@@ -107,16 +110,16 @@ pub(super) struct Call {
     pub(super) answer: Answer,
 }
 
-/// Makes one request in a namespace.
-pub(super) fn call(netns: &Netns, to: SocketAddr, path: &str) -> Result<Call> {
+/// Makes one request of the service in a namespace, by its name.
+pub(super) fn call(netns: &Netns, family: Family, path: &str) -> Result<Call> {
     let url = format!("http://{HOST}{path}");
-    let ip = match to {
-        SocketAddr::V4(v4) => v4.ip().to_string(),
-        SocketAddr::V6(v6) => format!("[{}]", v6.ip()),
+    let only = match family {
+        Family::V4 => "-4",
+        Family::V6 => "-6",
     };
-    let to_there = format!("{HOST}:{}:{ip}", to.port());
     let mut curl = Command::new("curl");
-    curl.args(["-sSi", "--max-time", "10", "--resolve", &to_there, &url]);
+    // Without proxies or settings of the machine's.
+    curl.args(["-q", "--noproxy", "*", "-sSi", "--max-time", "10", only, &url]);
     netns.start_in(&mut curl);
     let begun = SystemTime::now();
     let (what, answer) = match curl.output() {
@@ -124,11 +127,11 @@ pub(super) fn call(netns: &Netns, to: SocketAddr, path: &str) -> Result<Call> {
             let said = String::from_utf8_lossy(&output.stderr);
             let answer = Answer::read(&mut output.stdout.as_slice())
                 .or_named_with(ErrorName::Demo, || format!("curl {url}: {said}"))?;
-            (format!("curl --resolve {to_there} {url}"), answer)
+            (format!("curl {only} {url}"), answer)
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let answer = netns
-                .run(|| Client::connect(to)?.get(path))?
+                .run(|| Client::connect(family)?.get(path))?
                 .or_named_with(ErrorName::Demo, || url.clone())?;
             (
                 format!("GET {url} (curl is not installed; a client of the demo's own)"),

@@ -1,6 +1,5 @@
 //! A steady load, and the account of it: every request is either answered with 200 by a known pod or lost.
 
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -8,6 +7,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use model::ErrorName;
 use netsys::netns::Netns;
+use rules::Family;
 
 use super::client::Client;
 use crate::errors::OrNamed;
@@ -28,7 +28,7 @@ pub(super) struct Account(Vec<Request>);
 /// makes the next ones late; none is left out.
 pub(super) fn steady(
     netns: &Netns,
-    to: SocketAddr,
+    family: Family,
     rate: u32,
     start: Instant,
     length: Duration,
@@ -39,7 +39,7 @@ pub(super) fn steady(
         let requests = (0..count).map(|number| {
             let due = start + Duration::from_secs(1) * number / rate;
             thread::sleep(due.saturating_duration_since(Instant::now()));
-            call(&mut client, to, start)
+            call(&mut client, family, start)
         });
         Account(requests.collect())
     };
@@ -48,13 +48,13 @@ pub(super) fn steady(
         .or_named(ErrorName::Namespace, "cannot enter a client's namespace")
 }
 
-/// One request; a connection that failed is made anew for the next one.
-fn call(client: &mut Option<Client>, to: SocketAddr, start: Instant) -> Request {
+/// One request; a connection that failed is made anew for the next one, by name.
+fn call(client: &mut Option<Client>, family: Family, start: Instant) -> Request {
     let begun = Instant::now();
     let mut attempt = || {
         let mut connected = match client.take() {
             Some(connected) => connected,
-            None => Client::connect(to)?,
+            None => Client::connect(family)?,
         };
         let answer = connected.get("/")?;
         *client = Some(connected);

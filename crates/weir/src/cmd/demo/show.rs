@@ -11,6 +11,7 @@ use model::ErrorName;
 use super::VICTIM;
 use super::load::Account;
 use super::mesh::{self, Mesh};
+use super::names;
 use crate::errors::OrNamed;
 
 /// Something that was shown, or was not.
@@ -51,8 +52,9 @@ pub(super) fn the_mesh(style: &Style, mesh: &Mesh, took: Duration) -> String {
         (
             "service",
             format!(
-                "{} at {}, port name http, to port {} of the servers",
+                "{}.{} at {}, port name http, to port {} of the servers",
                 mesh::HOST,
+                mesh::NAMESPACE,
                 join(mesh.services(), " and "),
                 mesh::APP_PORT
             ),
@@ -60,20 +62,29 @@ pub(super) fn the_mesh(style: &Style, mesh: &Mesh, took: Duration) -> String {
         (
             "capture",
             format!(
-                "{rules} rules in each pod ({}), as weir init --sidecar --proxy-mark {} --backend iptables writes them",
+                "{rules} rules in each pod ({}), as weir init {} writes them",
                 match mesh.services() {
                     [_, _] => "IPv4 and IPv6",
                     _ => "IPv4: this machine has no IPv6",
                 },
-                mesh::MARK_TEXT
+                mesh::FLAGS
             ),
         ),
         (
             "sidecars",
             format!(
-                "one in each pod: outbound {}, inbound {}",
+                "one in each pod: outbound {}, inbound {}, DNS {}",
                 model::ports::OUTBOUND,
-                model::ports::INBOUND
+                model::ports::INBOUND,
+                model::ports::DNS
+            ),
+        ),
+        (
+            "resolver",
+            format!(
+                "{}, in each pod's resolv.conf; it has never heard of {}",
+                names::RESOLVER,
+                mesh::HOST
             ),
         ),
         (
