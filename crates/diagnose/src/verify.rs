@@ -15,71 +15,25 @@ mod proxy;
 mod report;
 mod roundtrip;
 mod send;
+mod wanted;
 
-use std::io;
 use std::net::IpAddr;
-use std::time::Duration;
 
+use netsys::links;
 use netsys::probe::{Addresses, Tap, Wire, can_be};
 use netsys::rules::{Session, look};
-use netsys::{links, netlink};
-use rules::intent::Place;
-use rules::plan::Stack;
-use rules::{Facts, Family, Installed, Intent, Mentions, Plan, Ruleset, asked};
+use rules::{Family, Installed, Mentions};
 use runtime::random::Random;
 
 pub use self::report::{Finding, Outcome, Report};
+pub use self::wanted::{Error, Question};
 use crate::verify::candidates::Ground;
 use crate::verify::cause::Cause;
 use crate::verify::choice::{Probe, choose};
+use crate::verify::journeys::Scene;
 use crate::verify::judge::Ears;
 use crate::verify::proxy::Proxies;
-
-/// What is to be verified.
-#[derive(Clone, Debug)]
-pub struct Question {
-    /// What was asked for; without it, what the rules keep of it.
-    pub intent: Option<Intent>,
-    /// Whether no proxy is meant to run yet, so that its absence is no finding.
-    pub before_proxy: bool,
-    /// How long an answer may take.
-    pub patience: Duration,
-}
-
-/// Why nothing could be verified.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// Nobody says what should hold.
-    #[error(
-        "nothing is captured here: there is no rule of Weir's in this namespace; to have it verified against flags of \
-         weir init, give them after `--`: weir verify -- --sidecar"
-    )]
-    NothingInstalled,
-    /// The rules do not say what they are for.
-    #[error(
-        "Weir's rules are here, but what they were made from is not, or was written by another version; give the flags \
-         of weir init after `--`: weir verify -- --sidecar"
-    )]
-    NothingAsked,
-    /// The flags ask for nothing.
-    #[error("nothing is to be captured by these flags, so there is nothing to verify")]
-    NothingWanted,
-    /// It cannot be done here.
-    #[error("{0}")]
-    Mistaken(String),
-    /// The rules could not be read.
-    #[error("cannot read the rules")]
-    Rules(#[from] netsys::rules::Error),
-    /// The wire could not be laid.
-    #[error(
-        "cannot lay the probes' wire: that needs CAP_NET_ADMIN and CAP_NET_RAW here (securityContext.capabilities.add: \
-         [NET_ADMIN, NET_RAW]), and a kernel with veth"
-    )]
-    Wire(#[from] netlink::Error),
-    /// A socket failed.
-    #[error("cannot send or see packets: that needs CAP_NET_ADMIN and CAP_NET_RAW")]
-    Socket(#[from] io::Error),
-}
+use crate::verify::wanted::Wanted;
 
 /// Sends the probes and says what became of them.
 ///
@@ -104,96 +58,6 @@ pub fn verify(question: &Question) -> Result<Report, Error> {
         wire,
     };
     run.all()
-}
-
-/// What should hold here.
-struct Wanted {
-    intent: Intent,
-    plan: Plan,
-    /// A rule for each member of a list, whatever the back-end.
-    rules: Vec<Ruleset>,
-    /// Those that the namespace speaks.
-    families: Vec<Family>,
-    asked: String,
-    asked_by: String,
-    notes: Vec<String>,
-}
-
-impl Wanted {
-    fn find(question: &Question, session: &Session) -> Result<Self, Error> {
-        let mut notes = vec![];
-        let (mut intent, asked_by) = match &question.intent {
-            Some(intent) => (intent.clone(), "by the flags given here".to_owned()),
-            None => (kept(session, &mut notes)?, "kept with the rules".to_owned()),
-        };
-        let asked = asked::words(&intent).unwrap_or_default();
-        // It is looked at and not changed.
-        intent.place = Place::Host;
-        if intent.captures_nothing() {
-            return Err(Error::NothingWanted);
-        }
-        let facts = Facts {
-            cgroups: netsys::cgroups::facts(&intent),
-            ..session.facts(&intent)?
-        };
-        let plan = rules::plan(&intent, &facts).map_err(|mistakes| {
-            let all: Vec<_> = mistakes.iter().map(ToString::to_string).collect();
-            Error::Mistaken(all.join("; "))
-        })?;
-        let speaks = |family: &&Family| **family == Family::V4 || facts.ipv6 != Stack::Off;
-        let families = plan.families.iter().filter(speaks).copied().collect();
-        notes.extend(plan.notes.iter().cloned());
-        Ok(Self {
-            rules: rules::render(&plan),
-            asked,
-            intent,
-            plan,
-            families,
-            asked_by,
-            notes,
-        })
-    }
-
-    fn rules(&self, family: Family) -> Option<&Ruleset> {
-        self.rules.iter().find(|ruleset| ruleset.family == family)
-    }
-
-    /// Addresses for the wire that the flags do not leave alone.
-    fn addresses(&self) -> Addresses {
-        let excluded = &self.intent.outbound.exclude_cidrs;
-        let is_plain = |addresses: &Addresses| {
-            Family::ALL.iter().all(|family| {
-                let ends = [addresses.near(*family), addresses.far(*family)];
-                let sources = &self.intent.inbound.exclude_sources;
-                let mut nets = excluded.iter().chain(sources);
-                !nets.any(|net| ends.iter().any(|ip| net.contains(ip)))
-            })
-        };
-        let mut choices = Addresses::CHOICES.into_iter();
-        choices.find(is_plain).unwrap_or(Addresses::CHOICES[0])
-    }
-}
-
-/// What was asked for when the rules were written.
-fn kept(session: &Session, notes: &mut Vec<String>) -> Result<Intent, Error> {
-    let own = session.own();
-    if own.rules.is_empty() {
-        return Err(Error::NothingInstalled);
-    }
-    let words = own.rules.iter().find_map(|(_, ruleset)| asked::kept(ruleset));
-    let (flags, has_services) = words
-        .as_deref()
-        .and_then(asked::flags)
-        .ok_or(Error::NothingAsked)?;
-    let mut intent = flags.intent().map_err(|_| Error::NothingAsked)?;
-    if has_services {
-        intent.outbound.services = Some(cause::services(&own.rules));
-        notes.push(
-            "which services are captured is taken from the rules themselves, as the flags do not say"
-                .to_owned(),
-        );
-    }
-    Ok(intent)
 }
 
 /// One verification.
@@ -229,6 +93,7 @@ impl Run<'_> {
             &self.tap,
             &sent,
             random.bits() as u32,
+            &|port| proxies.is_running(port),
             self.question.patience,
         )?;
         let after = look()?;
@@ -244,7 +109,13 @@ impl Run<'_> {
             findings.push(causes.finding(probe, &arrival, &proxies));
         }
         let shown: Vec<_> = sent.iter().zip(&findings).collect();
-        let (journeys, notes) = journeys::all(self, &proxies, &shown, &beyond, &mut random)?;
+        let scene = Scene {
+            wire: &self.wire,
+            wanted: self.wanted,
+            proxies: &proxies,
+            patience: self.question.patience,
+        };
+        let (journeys, notes) = journeys::all(&scene, &shown, &beyond, &mut random)?;
         findings.extend(journeys);
         findings.extend(proxies.findings(self.question.before_proxy));
         let is_broken = findings.iter().any(|finding| finding.verdict == Outcome::Broken);

@@ -5,14 +5,14 @@ use std::net::SocketAddr;
 
 use netsys::rules::{Backend, Session};
 use rules::cgroup::Membership;
-use rules::ruleset::{Ruleset, Test};
+use rules::ruleset::Ruleset;
 use rules::{Family, Fate, Installed, Origin, Packet, asked, evaluate::Step};
 
-use super::Wanted;
 use super::choice::Probe;
 use super::judge::{self, Arrival};
 use super::proxy::Proxies;
 use super::report::{Finding, Outcome};
+use super::wanted::Wanted;
 
 /// What is known of the rules.
 pub(super) struct Cause<'a> {
@@ -192,20 +192,6 @@ fn beyond<'a>(one: &'a Ruleset, other: &'a Ruleset) -> impl Iterator<Item = Stri
             lacking.map(move |rule| format!("{} {}{rule}", table.name.as_str(), chain.name))
         })
     })
-}
-
-/// The services that rules capture exactly.
-pub(super) fn services(own: &[(Backend, Ruleset)]) -> Vec<SocketAddr> {
-    let tables = own.iter().flat_map(|(_, ruleset)| &ruleset.tables);
-    let rules = tables
-        .flat_map(|table| &table.chains)
-        .flat_map(|chain| &chain.rules);
-    let tests = rules.flat_map(|rule| &rule.matches);
-    let services = tests.filter_map(|found| match &found.test {
-        Test::DestinationServices(services) => Some(services),
-        _ => None,
-    });
-    services.flatten().copied().collect()
 }
 
 /// Who sends it to where.

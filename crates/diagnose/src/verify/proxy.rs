@@ -14,9 +14,9 @@ use rules::ruleset::IpProtocol;
 use rules::{Family, Intent, Mentions};
 use runtime::random::Random;
 
-use super::Wanted;
 use super::report::{Finding, Outcome};
 use super::roundtrip::StandIn;
+use super::wanted::Wanted;
 
 /// Everybody who listens, and the stand-ins.
 pub(super) struct Proxies {
@@ -134,6 +134,12 @@ impl Proxies {
             Found::StandIn(stand_in) => Some(stand_in),
             _ => None,
         }
+    }
+
+    /// Whether a proxy listens on that port.
+    pub(super) fn is_running(&self, port: u16) -> bool {
+        let mut places = self.places.iter();
+        places.any(|place| place.port == port && matches!(place.is, Found::Running))
     }
 
     /// Whether connections are led anywhere.

@@ -51,17 +51,20 @@ pub(super) enum Unsent {
 }
 
 /// Between two attempts at what has not been seen yet.
-const AGAIN: Duration = Duration::from_millis(150);
+const AGAIN: Duration = Duration::from_millis(80);
+/// Attempts that bring nothing new, one after the other, before what is missing is lost: the kernel answers at once.
+const ATTEMPTS: u32 = 4;
 /// What should vanish has this long to be seen all the same, after all else has been.
-const GRACE: Duration = Duration::from_millis(50);
+const GRACE: Duration = Duration::from_millis(20);
 
-/// Sends them all and waits until each has been seen as it should, at most for `patience`. `start` is a number
-/// that no earlier run has used.
+/// Sends them all and waits until each has been seen, or is lost. `start` is a number that no earlier run has used.
+/// A program that listens on a port of which `is_busy` says so may take up to `patience`.
 pub(super) fn send(
     wire: &Wire,
     tap: &Tap,
     probes: &[Probe],
     start: u32,
+    is_busy: &dyn Fn(u16) -> bool,
     patience: Duration,
 ) -> io::Result<Vec<Observed>> {
     let mut round = Round {
@@ -72,7 +75,12 @@ pub(super) fn send(
         observed: vec![Observed::default(); probes.len()],
     };
     let end = Instant::now() + patience;
-    loop {
+    let mut in_vain = 0;
+    while !round.is_settled() && Instant::now() < end {
+        if in_vain == ATTEMPTS && !round.waits_for(is_busy) {
+            break;
+        }
+        let before = round.unsettled().count();
         round.send_unsettled();
         let pause = end.min(Instant::now() + AGAIN);
         while !round.is_settled() {
@@ -81,9 +89,11 @@ pub(super) fn send(
                 None => break,
             }
         }
-        if round.is_settled() || Instant::now() >= end {
-            break;
-        }
+        in_vain = if round.unsettled().count() < before {
+            0
+        } else {
+            ATTEMPTS.min(in_vain + 1)
+        };
     }
     if probes.iter().any(|probe| probe.expected.fate == Fate::Drop) {
         let end = Instant::now() + GRACE;
@@ -193,9 +203,21 @@ impl Round<'_> {
     }
 
     fn is_settled(&self) -> bool {
+        self.unsettled().next().is_none()
+    }
+
+    /// What has still to be seen, but for what should vanish.
+    fn unsettled(&self) -> impl Iterator<Item = &Observed> {
         let pairs = self.probes.iter().zip(&self.observed);
-        let mut pairs = pairs.filter(|(probe, _)| probe.expected.fate != Fate::Drop);
-        pairs.all(|(probe, observed)| is_settled(probe, observed))
+        let open =
+            pairs.filter(|(probe, seen)| probe.expected.fate != Fate::Drop && !is_settled(probe, seen));
+        open.map(|(_, seen)| seen)
+    }
+
+    /// Whether one has come to a program that may answer yet.
+    fn waits_for(&self, is_busy: &dyn Fn(u16) -> bool) -> bool {
+        self.unsettled()
+            .any(|seen| seen.on_loopback.is_some_and(|to| is_busy(to.port())))
     }
 
     /// Before they are taken back, the kernel tells at which listener connections from outside have arrived.

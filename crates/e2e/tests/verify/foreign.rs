@@ -1,8 +1,10 @@
 //! Rules of others in front of Weir's, before them in the same chain, or in another table.
 
+use std::collections::HashSet;
+
 use anyhow::{Result, ensure};
 
-use super::{World, init, verify};
+use super::{BACKENDS, World, init, side_by_side, verify};
 
 /// Each makes some packet fare otherwise than was asked.
 const IPTABLES: [&str; 17] = [
@@ -34,54 +36,57 @@ const NFT: [&str; 6] = [
     "chain inet theirs x { type filter hook output priority -200; meta skuid 1000 tcp dport 443 ip daddr 203.0.113.9 reject; }",
 ];
 
-#[test]
-fn what_stands_in_the_way_is_caught_and_named() -> Result<()> {
+/// Puts each in front of what one back-end has installed, a rule of iptables for both families at once. Answers
+/// how many were caught.
+fn put_in_the_way(backend: &str) -> Result<usize> {
     let world = World::create()?;
     let pod = &world.pod;
     let mut caught = 0;
-    for backend in ["iptables-nft", "iptables-legacy", "nft"] {
-        for rule in IPTABLES {
-            let program = match backend {
-                // Of two tables at one place, the kernel does not tell which is asked first.
-                "nft" if rule.contains("WEIR_") || rule.contains("REDIRECT") => continue,
-                "nft" => "iptables-nft",
-                other => other,
-            };
-            // What one table lets pass, the other one still redirects.
-            let expected = i32::from(backend != "nft" || rule.contains("DROP"));
-            for program in [program.to_owned(), program.replacen("iptables", "ip6tables", 1)] {
-                let rule = match program.starts_with("ip6") {
-                    true => rule
-                        .replace("198.51.100.0/24", "2001:db8:5::/48")
-                        .replace("203.0.113.9", "2001:db8::9"),
-                    false => rule.to_owned(),
-                };
-                init(pod, &format!("--sidecar --backend {backend}"))?;
-                pod.run("sh", ["-c", &format!("{program} {rule}")])?;
-                let verified = verify(pod, "--before-proxy --timeout 1")?;
-                ensure!(
-                    verified.code == expected,
-                    "{backend}: {program} {rule}: {}\n{}",
-                    verified.code,
-                    verified.why()
-                );
-                caught += expected;
-                let undo = rule.replacen(" -I ", " -D ", 1);
-                pod.run("sh", ["-c", &format!("{program} {undo}")])?;
-            }
-        }
-        init(pod, &format!("--sidecar --backend {backend}"))?;
-        for chain in NFT {
-            pod.run("nft", [format!("add table inet theirs; add {chain}")])?;
-            let verified = verify(pod, "--before-proxy --timeout 1")?;
-            ensure!(verified.code == 1, "{backend}: {chain}: {}", verified.why());
-            caught += 1;
-            pod.run("nft", ["delete table inet theirs"])?;
-        }
-        let verified = verify(pod, "--before-proxy")?;
-        ensure!(verified.code == 0, "{backend}, without them: {}", verified.why());
-        init(pod, "--cleanup")?;
+    init(pod, &format!("--sidecar --backend {backend}"))?;
+    for rule in IPTABLES {
+        let program = match backend {
+            // Of two tables at one place, the kernel does not tell which is asked first.
+            "nft" if rule.contains("WEIR_") || rule.contains("REDIRECT") => continue,
+            "nft" => "iptables-nft",
+            other => other,
+        };
+        let of_v6 = rule
+            .replace("198.51.100.0/24", "2001:db8:5::/48")
+            .replace("203.0.113.9", "2001:db8::9");
+        let both = format!("{program} {rule} && {} {of_v6}", program.replacen("ip", "ip6", 1));
+        pod.run("sh", ["-c", &both])?;
+        let verified = verify(pod, "--before-proxy --timeout 1")?;
+        // What one table lets pass, the other one still redirects.
+        let expected = backend != "nft" || rule.contains("DROP");
+        let broken = verified
+            .findings()?
+            .into_iter()
+            .filter(|found| found["verdict"] == "broken");
+        let families: HashSet<_> = broken.map(|found| found["family"].to_string()).collect();
+        ensure!(
+            verified.code == i32::from(expected) && (families.len() == 2) == expected,
+            "{backend}: {both}: {}, {families:?}\n{}",
+            verified.code,
+            verified.why()
+        );
+        caught += families.len();
+        pod.run("sh", ["-c", &both.replace(" -I ", " -D ")])?;
     }
+    for chain in NFT {
+        pod.run("nft", [format!("add table inet theirs; add {chain}")])?;
+        let verified = verify(pod, "--before-proxy --timeout 1")?;
+        ensure!(verified.code == 1, "{backend}: {chain}: {}", verified.why());
+        caught += 1;
+        pod.run("nft", ["delete table inet theirs"])?;
+    }
+    let verified = verify(pod, "--before-proxy")?;
+    ensure!(verified.code == 0, "{backend}, without them: {}", verified.why());
+    Ok(caught)
+}
+
+#[test]
+fn what_stands_in_the_way_is_caught_and_named() -> Result<()> {
+    let caught: usize = side_by_side(BACKENDS, put_in_the_way)?.iter().sum();
     println!("{caught} foreign rules in the way: each caught");
     Ok(())
 }

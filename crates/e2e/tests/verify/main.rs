@@ -6,7 +6,9 @@ mod proxies;
 mod right;
 mod rules_missing;
 
-use anyhow::{Context, Result};
+use std::thread;
+
+use anyhow::{Context, Result, anyhow};
 use e2e::{Finished, Net, Pod, RunAs, weir};
 use serde_json::Value;
 
@@ -23,6 +25,24 @@ impl World {
         let pod = net.pod("verified")?;
         Ok(Self { pod, _net: net })
     }
+}
+
+/// What `f` makes of each, on threads of their own: much of the time goes into waiting for what does not come.
+pub(crate) fn side_by_side<T: Send, R: Send>(
+    all: impl IntoIterator<Item = T>,
+    f: impl Fn(T) -> Result<R> + Sync,
+) -> Result<Vec<R>> {
+    thread::scope(|scope| {
+        let start = |one| {
+            let f = &f;
+            scope.spawn(move || f(one))
+        };
+        let under_way: Vec<_> = all.into_iter().map(start).collect();
+        let ended = under_way.into_iter().map(thread::ScopedJoinHandle::join);
+        ended
+            .map(|end| end.map_err(|_| anyhow!("it panicked"))?)
+            .collect()
+    })
 }
 
 /// Every back-end, by its name.
@@ -42,6 +62,12 @@ pub(crate) struct Verified {
 }
 
 impl Verified {
+    /// All that was tried.
+    pub(crate) fn findings(&self) -> Result<Vec<Value>> {
+        let report = self.report.as_ref().with_context(|| self.said.clone())?;
+        Ok(report["findings"].as_array().context("findings")?.clone())
+    }
+
     /// The reasons of all that is not proven.
     pub(crate) fn why(&self) -> String {
         let findings = self

@@ -60,7 +60,7 @@ pub(crate) struct Args {
     /// No proxy is meant to run yet: that none does is nothing to report
     #[arg(long, help_heading = "How")]
     before_proxy: bool,
-    /// How long an answer may take, in seconds
+    /// How long the proxy may take to answer, in seconds; the kernel is given less
     #[arg(long, value_name = "SECONDS", default_value_t = 3, help_heading = "How",
           value_parser = clap::value_parser!(u64).range(1..=60))]
     timeout: u64,
