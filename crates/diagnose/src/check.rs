@@ -6,6 +6,7 @@
 //! not be looked at is said, and never counts as fine.
 
 mod dns;
+mod ebpf;
 mod ground;
 mod ids;
 mod journeys;
@@ -63,6 +64,7 @@ pub fn check(question: &Question) -> Report {
     rules::look(&ground, &mut report);
     trial::look(&ground, &mut report);
     routes::look(&ground, &mut report);
+    ebpf::look(&ground, &mut report);
     ids::look(&ground, &mut report);
     ports::look(&ground, &mut report);
     kernel::look(question, &ground, &mut report);

@@ -3,13 +3,18 @@
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rules::Intent;
 use rules::cgroup::{CgroupPath, Facts};
 use rules::intent::{Proxy, Signs};
-use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
+use rustix::fs::{Mode, OFlags};
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, fsconfig_create, fsmount, fsopen,
+    mount_bind, mount_change,
+};
 
 use crate::{netns, sys};
 
@@ -71,6 +76,25 @@ fn id(root: &io::Result<Option<PathBuf>>, path: &CgroupPath) -> Result<u64, Stri
 pub fn v2_root() -> io::Result<Option<PathBuf>> {
     let mounts = fs::read_to_string("/proc/thread-self/mountinfo")?;
     Ok(v2_root_of(&mounts))
+}
+
+/// The tree of version 2 itself, wherever it is mounted; where it is not, as this process sees it, and shown to
+/// nobody else.
+///
+/// # Errors
+/// Where it is not mounted and may not be (needs `CAP_SYS_ADMIN`).
+pub(crate) fn v2_tree() -> io::Result<OwnedFd> {
+    if let Some(root) = v2_root()? {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        return Ok(rustix::fs::open(&root, flags, Mode::empty())?);
+    }
+    let filesystem = fsopen("cgroup2", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    fsconfig_create(&filesystem)?;
+    Ok(fsmount(
+        &filesystem,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::empty(),
+    )?)
 }
 
 fn v2_root_of(mounts: &str) -> Option<PathBuf> {

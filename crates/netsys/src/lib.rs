@@ -4,6 +4,7 @@
 pub mod cgroups;
 pub mod conntrack;
 pub mod contain;
+pub mod ebpf;
 pub mod fdpass;
 pub mod limits;
 pub mod links;

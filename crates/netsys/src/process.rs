@@ -1,5 +1,6 @@
 //! Processes: whose they are, in which network namespace, with which words they were started.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::{fs, io};
 
@@ -40,6 +41,23 @@ pub fn all() -> io::Result<Vec<u32>> {
     Ok(names.filter_map(|name| name.parse().ok()).collect())
 }
 
+/// Whether every process of the calling thread's network namespace can be seen. In a container those of other
+/// containers that share its network (a pod's) cannot, unless they share their processes as well.
+#[must_use]
+pub fn sees_all() -> bool {
+    /// The machine's own (`PROC_PID_INIT_INO`).
+    const FIRST: &str = "pid:[4026531836]";
+    /// The first process of a pod whose containers share theirs.
+    const OF_PODS: &str = "pause";
+    let is_first = fs::read_link("/proc/self/ns/pid").is_ok_and(|link| link.as_os_str() == FIRST);
+    let here = fs::metadata("/proc/thread-self/ns/net")
+        .ok()
+        .map(|metadata| metadata.ino());
+    // A namespace that was made in this container is nobody else's.
+    let is_made_here = netns_of(1).is_some_and(|first| Some(first) != here);
+    is_first || is_made_here || name(1).as_deref() == Some(OF_PODS)
+}
+
 /// The words that it was started with; none where it has gone or is a thread of the kernel.
 #[must_use]
 pub fn words(pid: u32) -> Vec<String> {
@@ -76,7 +94,6 @@ pub fn cgroups(pid: u32) -> Membership {
 /// The number of its network namespace: equal for two processes of one.
 #[must_use]
 pub fn netns_of(pid: u32) -> Option<u64> {
-    use std::os::unix::fs::MetadataExt;
     let path = format!("/proc/{pid}/ns/net");
     fs::metadata(Path::new(&path)).ok().map(|metadata| metadata.ino())
 }

@@ -2,6 +2,7 @@
 //! datagrams, and which connections are half open. Nothing is connected to. Callers: `weir verify`, `weir explain`,
 //! `weir check`, and `weir run`, which lends the command what its caller has on loopback.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -14,10 +15,11 @@ use crate::netlink::{address, address_family, attributes, list_sockets, number};
 /// All of IPv4 loopback: what a listener on every address takes of it.
 const LOOPBACK_V4: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8);
 
-/// States of `net/tcp_states.h`; a socket of UDP that is not connected is closed.
-const SYN_RECEIVED: u32 = 3;
-const CLOSED: u32 = 7;
-const LISTENS: u32 = 10;
+/// States, as the bits of `net/tcp_states.h`; a socket of UDP that is not connected is closed.
+const SYN_RECEIVED: u32 = 1 << 3;
+const CLOSED: u32 = 1 << 7;
+const LISTENS: u32 = 1 << 10;
+const EVERY_STATE: u32 = u32::MAX;
 
 /// A socket that takes connections or datagrams from anybody.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,6 +75,20 @@ pub fn on_loopback() -> io::Result<Vec<(IpNet, u16)>> {
     Ok(found)
 }
 
+/// How many sockets of TCP each user has, whatever they do. One that only waits for its time to pass is nobody's.
+///
+/// # Errors
+/// As [`listeners`].
+pub fn users() -> io::Result<BTreeMap<u32, usize>> {
+    let mut users = BTreeMap::new();
+    for body in sockets(libc::IPPROTO_TCP as u8, EVERY_STATE)? {
+        if let Some(socket) = listener(&body).filter(|socket| socket.inode != 0) {
+            *users.entry(socket.uid).or_default() += 1;
+        }
+    }
+    Ok(users)
+}
+
 /// Every half-open connection of TCP.
 ///
 /// # Errors
@@ -112,10 +128,10 @@ impl Listener {
 }
 
 /// Those of both families. A kernel without IPv6 has none of that.
-fn sockets(protocol: u8, state: u32) -> io::Result<Vec<Vec<u8>>> {
+fn sockets(protocol: u8, states: u32) -> io::Result<Vec<Vec<u8>>> {
     let mut all = vec![];
     for family in Family::ALL {
-        all.extend(list_sockets(address_family(family), protocol, 1 << state)?);
+        all.extend(list_sockets(address_family(family), protocol, states)?);
     }
     Ok(all)
 }

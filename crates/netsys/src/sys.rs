@@ -1,6 +1,7 @@
 //! The syscall seam: every unsafe block of Weir, each behind a safe function.
 #![allow(unsafe_code, reason = "this module is where the workspace keeps it")]
 
+pub(crate) mod bpf;
 pub(crate) mod packet;
 pub(crate) mod process;
 

@@ -7,6 +7,7 @@ use rules::intent::{Place, Proxy, Signs};
 use rules::plan::{Stack, TproxyFacts};
 use rules::{Facts, Family, Flags, Installed, Intent, asked};
 
+use super::ids::Processes;
 use super::{Question, Report};
 
 /// The namespace and what is wanted of it.
@@ -23,6 +24,8 @@ pub(super) struct Ground {
     pub(super) hidden: Vec<String>,
     /// Where what leaves the namespace goes, of each family that has a way out.
     pub(super) ways: Vec<Way>,
+    /// Who runs in the namespace.
+    pub(super) processes: Processes,
 }
 
 /// How packets of a family leave the namespace, and so come in.
@@ -59,6 +62,7 @@ impl Ground {
             installed: None,
             hidden: vec![],
             ways: Family::ALL.into_iter().filter_map(way).collect(),
+            processes: Processes::find(report),
         };
         match session.and_then(|session| ground.read(&session)) {
             Ok(()) => {}

@@ -5,8 +5,13 @@ use std::io;
 use model::{ErrorName, Severity};
 use netsys::netns::Netns;
 use netsys::process::{self, Ids};
+use netsys::socket_table::{Listener, listeners, users};
+use rules::Intent;
+use rules::intent::Signs;
+use rules::ruleset::IpProtocol;
 
 use super::ground::Ground;
+use super::report::plural;
 use super::{Finding, Report};
 
 /// A process of the namespace.
@@ -20,33 +25,54 @@ pub(super) struct Found {
     pub(super) is_proxy: bool,
 }
 
-/// Those of the calling thread's namespace, this one apart; and the ids of those that do not say where they are.
-pub(super) fn processes() -> io::Result<(Vec<Found>, Vec<Ids>)> {
-    let (_, here) = Netns::current()?.id()?;
-    let me = std::process::id();
-    let (mut found, mut silent) = (vec![], vec![]);
-    for pid in process::all()?.into_iter().filter(|pid| *pid != me) {
-        if process::netns_of(pid) != Some(here) {
-            if process::is_hidden(pid) {
-                silent.extend(process::ids(pid));
-            }
-            continue;
+/// Who runs in the calling thread's namespace, this process apart.
+pub(super) struct Processes {
+    /// Those that can be seen.
+    pub(super) found: Vec<Found>,
+    /// The ids of those that do not say where they are.
+    silent: Vec<Ids>,
+    /// Whether there can be no others.
+    pub(super) are_all: bool,
+}
+
+impl Processes {
+    pub(super) fn find(report: &mut Report) -> Self {
+        let mut processes = Self {
+            found: vec![],
+            silent: vec![],
+            are_all: process::sees_all(),
+        };
+        if let Err(error) = processes.read() {
+            report.skipped("processes", format!("/proc cannot be read: {error}"));
         }
-        let words = process::words(pid);
-        // Those of the kernel have no words, and one that has ended has no ids.
-        if let Ok(ids) = process::ids(pid)
-            && !words.is_empty()
-        {
-            found.push(Found {
-                pid,
-                name: process::name(pid).unwrap_or_default(),
-                uid: ids.uid,
-                gid: ids.gid,
-                is_proxy: is_proxy(&words),
-            });
-        }
+        processes
     }
-    Ok((found, silent))
+
+    fn read(&mut self) -> io::Result<()> {
+        let (_, here) = Netns::current()?.id()?;
+        let me = std::process::id();
+        for pid in process::all()?.into_iter().filter(|pid| *pid != me) {
+            if process::netns_of(pid) == Some(here) {
+                self.found.extend(found(pid));
+            } else if process::is_hidden(pid) {
+                self.silent.extend(process::ids(pid));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// None of one of the kernel's, which has no words, or one that has ended, which has no ids.
+fn found(pid: u32) -> Option<Found> {
+    let words = process::words(pid);
+    let ids = process::ids(pid).ok().filter(|_| !words.is_empty())?;
+    Some(Found {
+        pid,
+        name: process::name(pid).unwrap_or_default(),
+        uid: ids.uid,
+        gid: ids.gid,
+        is_proxy: is_proxy(&words),
+    })
 }
 
 fn is_proxy(words: &[String]) -> bool {
@@ -62,23 +88,70 @@ pub(super) fn look(ground: &Ground, report: &mut Report) {
     let Some(signs) = ground.signs() else {
         return;
     };
-    match processes() {
-        Ok((found, silent)) => {
-            report.findings.extend(judge(&signs.uids, &signs.gids, &found));
-            report.looked("processes", format!("{} in this namespace", found.len()));
-            // Whoever has other ids is no clash, wherever it is.
-            let has_them = |ids: &&Ids| signs.uids.contains(&ids.uid) || signs.gids.contains(&ids.gid);
-            let unsure = silent.iter().filter(has_them).count();
-            if unsure > 0 {
-                report.skipped(
-                    "processes of other users",
-                    format!(
-                        "{unsure} with the proxy's ids do not say which namespace they are in: run as root"
-                    ),
-                );
-            }
+    let Processes {
+        found,
+        silent,
+        are_all,
+    } = &ground.processes;
+    report.findings.extend(judge(&signs.uids, &signs.gids, found));
+    report.looked("processes", format!("{} in this namespace", found.len()));
+    // Whoever has other ids is no clash, wherever it is.
+    let has_them = |ids: &&Ids| signs.uids.contains(&ids.uid) || signs.gids.contains(&ids.gid);
+    let unsure = silent.iter().filter(has_them).count();
+    if unsure > 0 {
+        report.skipped(
+            "processes of other users",
+            format!("{unsure} with the proxy's ids do not say which namespace they are in: run as root"),
+        );
+    }
+    if !are_all {
+        look_at_sockets(ground, signs, report);
+    }
+}
+
+/// Where processes of other containers share the network, their sockets alone can be seen, and not their groups.
+fn look_at_sockets(ground: &Ground, signs: &Signs, report: &mut Report) {
+    let ids = signs.uids.iter().map(|uid| format!("user {uid}"));
+    let ids: Vec<_> = ids
+        .chain(signs.gids.iter().map(|gid| format!("group {gid}")))
+        .collect();
+    report.skipped(
+        "processes of other containers",
+        format!(
+            "from in here only this container's can be seen; whether another one that shares its network runs as {} \
+             is told on the machine (weir check --pid PID), or by runAsUser and runAsGroup in the pod's manifest",
+            ids.join(" or ")
+        ),
+    );
+    let (Ok(users), Ok(listeners)) = (users(), listeners(IpProtocol::Tcp)) else {
+        // Said where the ports are looked at.
+        return;
+    };
+    let Intent {
+        outbound, inbound, ..
+    } = &ground.intent;
+    let is_seen = |uid: u32| ground.processes.found.iter().any(|found| found.uid == uid);
+    for (uid, sockets) in users
+        .into_iter()
+        .filter(|(uid, _)| signs.uids.contains(uid) && !is_seen(*uid))
+    {
+        // What listens there is taken for the proxy, and its sockets for the proxy's.
+        let is_proxy = |listener: &Listener| {
+            listener.uid == uid && [outbound.to_port, inbound.to_port].contains(&listener.address.port())
+        };
+        if !listeners.iter().any(is_proxy) {
+            report.findings.push(unseen_clash(uid, sockets));
         }
-        Err(error) => report.skipped("processes", format!("/proc cannot be read: {error}")),
+    }
+}
+
+fn unseen_clash(uid: u32, sockets: usize) -> Finding {
+    Finding {
+        found: format!(
+            "a process that cannot be seen from this container has {} as the proxy's user {uid}, and no proxy listens",
+            plural(sockets, "socket")
+        ),
+        ..clash_of(format!("user {uid}"))
     }
 }
 
@@ -115,12 +188,20 @@ fn clash(id: &str, those: &[&Found]) -> Option<Finding> {
     }
     let runs = if those.len() == 1 { "runs" } else { "run" };
     Some(Finding {
+        found: format!("{} {runs} as the proxy's {id}", names.join(", ")),
+        ..clash_of(id.to_owned())
+    })
+}
+
+/// All but what was found.
+fn clash_of(subject: String) -> Finding {
+    Finding {
         severity: Severity::Error,
         name: ErrorName::ProxyId,
-        subject: id.to_owned(),
-        found: format!("{} {runs} as the proxy's {id}", names.join(", ")),
+        subject,
+        found: String::new(),
         why: "the rules take it for the proxy, so nothing that it sends is captured".to_owned(),
         fix: "run it as another user; or recognise the proxy otherwise: weir init -u, --proxy-mark, --proxy-cgroup"
             .to_owned(),
-    })
+    }
 }

@@ -10,7 +10,7 @@ use rules::Intent;
 use rules::ruleset::IpProtocol;
 
 use super::ground::Ground;
-use super::ids::{Found, processes};
+use super::ids::Found;
 use super::{Finding, Report};
 
 /// Fewer ports for outgoing connections than this run out soon; the kernel's own range has 28,232.
@@ -20,9 +20,15 @@ pub(super) fn look(ground: &Ground, report: &mut Report) {
     let wanted = wanted(&ground.intent);
     match listeners(IpProtocol::Tcp) {
         Ok(listeners) => {
-            let processes = processes().map(|(found, _)| found).unwrap_or_default();
-            let owners = owners(&processes);
-            report.findings.extend(taken(&wanted, &listeners, &owners));
+            let owners = owners(&ground.processes.found);
+            let uids = ground.signs().map_or_else(Vec::new, |signs| signs.uids.clone());
+            let is_proxy = |listener: &Listener| match owners.get(&listener.inode) {
+                Some(owner) => owner.is_proxy,
+                // In another container: what belongs to the proxy's user and has its port is the proxy.
+                None => !ground.processes.are_all && uids.contains(&listener.uid),
+            };
+            let others: Vec<_> = listeners.iter().filter(|listener| !is_proxy(listener)).collect();
+            report.findings.extend(taken(&wanted, &others, &owners));
             report.looked(
                 "listeners",
                 format!("{} of TCP in this namespace", listeners.len()),
@@ -75,14 +81,11 @@ fn owners(processes: &[Found]) -> HashMap<u64, &Found> {
     sockets.collect()
 }
 
-fn taken(wanted: &[(u16, &str)], listeners: &[Listener], owners: &HashMap<u64, &Found>) -> Vec<Finding> {
+/// Those of the ports that others than the proxy listen on.
+fn taken(wanted: &[(u16, &str)], others: &[&Listener], owners: &HashMap<u64, &Found>) -> Vec<Finding> {
     let of_port = |(port, what): &(u16, &str)| {
         let (port, what) = (*port, *what);
-        let others = listeners.iter().filter(move |listener| {
-            listener.address.port() == port
-                && !owners.get(&listener.inode).is_some_and(|owner| owner.is_proxy)
-        });
-        let first = others.into_iter().next()?;
+        let first = others.iter().find(|listener| listener.address.port() == port)?;
         let who = match owners.get(&first.inode) {
             Some(owner) => format!("{} (pid {})", owner.name, owner.pid),
             None => format!("a process of user {}", first.uid),

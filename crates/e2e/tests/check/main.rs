@@ -2,6 +2,7 @@
 //! exactly it; where nothing is planted it is silent.
 
 mod clean;
+mod ebpf;
 mod machine;
 mod manifests;
 mod network;

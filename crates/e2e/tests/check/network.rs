@@ -3,9 +3,9 @@
 use std::net::UdpSocket;
 
 use anyhow::{Context, Result};
-use e2e::{Pod, RunAs};
+use e2e::{Pod, Program, RunAs};
 
-use crate::stage::Stage;
+use crate::stage::{Said, Stage};
 
 #[test]
 fn who_runs_as_the_proxy_is_named() -> Result<()> {
@@ -40,6 +40,48 @@ fn who_runs_as_the_proxy_is_named() -> Result<()> {
         .is(&["error WEIR-PROXY-ID as the proxy's group 1337"])?;
     drop(other);
     stage.check("")?.is_silent()
+}
+
+/// As in a container: processes of its own, on the network of the pod.
+const IN_A_CONTAINER: &str = "exec unshare --pid --fork --mount-proc \"$@\"";
+
+/// Listens as the proxy's user.
+fn as_the_proxy(stage: &Stage, port: u16) -> Result<Program> {
+    let script = format!("import socket, signal; s = socket.create_server((\"\", {port})); signal.pause()");
+    let program = stage.pod.start(RunAs::Proxy, "python3", ["-c", &script])?;
+    stage.pod.wait_listening(port)?;
+    Ok(program)
+}
+
+#[test]
+fn what_a_container_cannot_see_of_others_is_said() -> Result<()> {
+    let stage = Stage::set()?;
+    let check = || stage.check_after(IN_A_CONTAINER, "");
+    let says_what_it_cannot_see = |said: &Said| {
+        let skipped = said.report["not_looked_at"].to_string();
+        assert!(
+            skipped.contains("processes of other containers") && skipped.contains("user 1337 or group 1337"),
+            "{said:?}"
+        );
+    };
+    let said = check()?;
+    says_what_it_cannot_see(&said);
+    said.is(&[])?;
+    // By its sockets it is seen all the same.
+    let other = as_the_proxy(&stage, 9000)?;
+    let said = check()?;
+    says_what_it_cannot_see(&said);
+    said.is(&["error WEIR-PROXY-ID a process that cannot be seen from this container has 1 socket as the proxy's user 1337"])?;
+    drop(other);
+    // A proxy in its own container is no clash, and nobody who has taken its ports.
+    let proxy = as_the_proxy(&stage, 15001)?;
+    check()?.is(&[])?;
+    // From the machine it is seen what it is.
+    stage
+        .check("")?
+        .is(&["error WEIR-PORT-IN-USE python3", "error WEIR-PROXY-ID python3"])?;
+    drop(proxy);
+    Ok(())
 }
 
 #[test]

@@ -203,6 +203,10 @@ error_names! {
         "Another service mesh has rules here, or has left some behind.";
         "The pod was injected by two meshes, or rules stayed when the other one was taken away: a rule set ends with its network namespace, not with its proxy.";
         "Take them out, or make the pod anew without the other mesh.";
+    Ebpf = "WEIR-EBPF":
+        "An eBPF program is in a place where it can lead connections away, and no firewall rule hears of it.";
+        "A network plugin that balances services when a socket connects (Cilium, Calico), another mesh (Merbridge, Kmesh), or a program of the machine's at a cgroup or a device. What it does cannot be read off it.";
+        "Do what the message says for its owner; `bpftool prog show id N` tells who loaded it. Once the rules are in, `weir verify` sends connections and sees.";
     ForeignRoute = "WEIR-FOREIGN-ROUTE":
         "Routing rules or routes of somebody else's use a mark or a table that Weir uses for TPROXY.";
         "Another mesh's TPROXY, a VPN, or a policy of the machine's; often a remainder.";
