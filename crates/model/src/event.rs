@@ -46,7 +46,7 @@ flags! {
     UPSTREAM_PROTOCOL = 8, "UPE";
     /// `NR`: the address that was asked for is no HTTP service any more.
     NO_ROUTE = 9, "NR";
-    /// `LOOP`: the connection was made to the proxy's own port.
+    /// `LOOP`: the connection was made to the proxy's own port, or is its own and came back to it.
     LOOP = 10, "LOOP";
     /// `BH`: the destination is unknown and the mesh is "registry only".
     BLACK_HOLE = 11, "BH";

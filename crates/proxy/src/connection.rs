@@ -68,10 +68,14 @@ async fn prepare(worker: Rc<Worker>, captured: Captured, life: Life) -> Option<P
         original_dst: origin.original_dst,
         published: origin.is_published.then_some(origin.local),
     });
+    if worker.peers.own.has(origin.source, origin.original_dst) {
+        outcome::refuse_own(worker, &origin, &client);
+        return None;
+    }
     let route = match route::route(worker, &origin) {
         Ok(route) => route,
         Err(denied) => {
-            outcome::refuse(worker, &origin, denied, &client);
+            outcome::deny(worker, &origin, denied, &client);
             return None;
         }
     };

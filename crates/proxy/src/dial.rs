@@ -10,7 +10,7 @@ use model::Direction;
 use model::event::{Flags, Network, Step};
 use registry::{Lease, Target};
 use socket2::Socket;
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::TcpStream;
 
 use crate::capture::Origin;
 use crate::route::{Route, Towards};
@@ -136,7 +136,7 @@ async fn ask_inside(worker: &Worker, origin: &Origin, route: &Route) -> Inside {
     });
     let start = Instant::now();
     let connected = match socket {
-        Ok(socket) => finish(socket, endpoint, route.connect_timeout()).await,
+        Ok(socket) => finish(worker, socket, endpoint, route.connect_timeout()).await,
         Err(error) => Err(error),
     };
     let took = start.elapsed();
@@ -222,7 +222,7 @@ pub(crate) async fn connect(
     let mut tries = 1;
     loop {
         let socket = worker.sockets.towards(origin.direction, endpoint, client)?;
-        match finish(socket, endpoint, timeout).await {
+        match finish(worker, socket, endpoint, timeout).await {
             // The port that was taken has a connection to this endpoint; the next one may have none.
             Err(error)
                 if error.kind() == io::ErrorKind::AddrNotAvailable
@@ -236,10 +236,24 @@ pub(crate) async fn connect(
     }
 }
 
-async fn finish(socket: Socket, endpoint: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
-    let socket = TcpSocket::from_std_stream(socket.into());
-    match tokio::time::timeout(timeout, socket.connect(endpoint)).await {
-        Ok(result) => result,
+async fn finish(
+    worker: &Worker,
+    socket: Socket,
+    endpoint: SocketAddr,
+    timeout: Duration,
+) -> io::Result<TcpStream> {
+    match socket.connect(&endpoint.into()) {
+        Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => return Err(error),
+        _ => {}
+    }
+    let stream = TcpStream::from_std(socket.into())?;
+    worker.peers.own.dialed(|| stream.local_addr(), endpoint);
+    let connected = async {
+        stream.writable().await?;
+        stream.take_error()?.map_or(Ok(()), Err)
+    };
+    match tokio::time::timeout(timeout, connected).await {
+        Ok(result) => result.map(|()| stream),
         Err(_) => Err(io::Error::new(
             io::ErrorKind::TimedOut,
             format!("no connection within {timeout:?}"),

@@ -18,6 +18,7 @@ pub mod http1;
 mod life;
 mod listen;
 mod outcome;
+mod own;
 mod peers;
 mod relay;
 mod report;

@@ -161,7 +161,6 @@ fn serve(worker: &Rc<Worker>, accepted: Accepted) {
         Ok(captured) => captured,
         Err(error) => return tracing::debug!(%source, %error, "a connection was gone before it was served"),
     };
-    let life = worker.lives.begin();
-    worker.peers.publish(worker.index, worker.lives.count());
+    let life = worker.begin();
     tokio::task::spawn_local(connection::serve(Rc::clone(worker), captured, life));
 }

@@ -54,14 +54,30 @@ impl Outcome {
     }
 }
 
-/// Closes a connection that must not be carried: the client sees a reset.
-pub(crate) fn refuse(worker: &Worker, origin: &Origin, denied: Deny, client: &TcpStream) {
-    let _ = sock::reset_on_close(client);
+/// Closes a connection that the registry denies.
+pub(crate) fn deny(worker: &Worker, origin: &Origin, denied: Deny, client: &TcpStream) {
     let flags = match denied {
         Deny::Loop => Flags::LOOP,
         Deny::RegistryOnly | Deny::UnknownServicePort => Flags::BLACK_HOLE,
     };
-    let route = route::black_hole(worker, origin, denied);
+    refuse(worker, origin, flags, denied.as_str(), client);
+}
+
+/// Closes a connection of the proxy's own, which came back to it.
+pub(crate) fn refuse_own(worker: &Worker, origin: &Origin, client: &TcpStream) {
+    refuse(
+        worker,
+        origin,
+        Flags::LOOP,
+        "the proxy's own: the rules captured it",
+        client,
+    );
+}
+
+/// Closes a connection that must not be carried: the client sees a reset.
+fn refuse(worker: &Worker, origin: &Origin, flags: Flags, why: &'static str, client: &TcpStream) {
+    let _ = sock::reset_on_close(client);
+    let route = route::black_hole(worker, origin, why);
     let outcome = Outcome {
         flags,
         ..Outcome::default()

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use crate::capture::Way;
 use crate::life::Lives;
+use crate::own::OwnConnections;
 
 /// A connection that one worker accepted and another is to serve.
 pub(crate) struct Handover {
@@ -15,8 +16,11 @@ pub(crate) struct Handover {
     pub(crate) source: Remote,
 }
 
-/// What workers know of each other: how busy each is, and how to hand it a connection.
-pub(crate) struct Peers(Vec<Peer>);
+/// What workers know of each other, and what they note together.
+pub(crate) struct Peers {
+    peers: Vec<Peer>,
+    pub(crate) own: OwnConnections,
+}
 
 struct Peer {
     connections: AtomicUsize,
@@ -41,17 +45,18 @@ impl Peers {
             (peer, receiver)
         };
         let (peers, inboxes) = (0..count).map(|_| peer()).unzip();
-        (Self(peers), inboxes)
+        let own = OwnConnections::default();
+        (Self { peers, own }, inboxes)
     }
 
     /// How many workers there are.
     pub(crate) fn count(&self) -> usize {
-        self.0.len()
+        self.peers.len()
     }
 
     /// Publishes how many connections worker `index` has.
     pub(crate) fn publish(&self, index: usize, connections: usize) {
-        if let Some(peer) = self.0.get(index) {
+        if let Some(peer) = self.peers.get(index) {
             peer.connections.store(connections, Ordering::Relaxed);
         }
     }
@@ -60,17 +65,23 @@ impl Peers {
     /// how many connections and requests have begun.
     pub(crate) fn activity(&self, index: usize, lives: &Lives) -> (usize, u64) {
         self.publish(index, lives.busy());
-        if let Some(peer) = self.0.get(index) {
+        if let Some(peer) = self.peers.get(index) {
             peer.begun.store(lives.begun(), Ordering::Relaxed);
         }
-        let busy = self.0.iter().map(|peer| peer.connections.load(Ordering::Relaxed));
-        let begun = self.0.iter().map(|peer| peer.begun.load(Ordering::Relaxed));
+        let busy = self
+            .peers
+            .iter()
+            .map(|peer| peer.connections.load(Ordering::Relaxed));
+        let begun = self.peers.iter().map(|peer| peer.begun.load(Ordering::Relaxed));
         (busy.sum(), begun.sum())
     }
 
     /// The worker with the fewest connections, unless `index` with its `own` has at most one more.
     pub(crate) fn least_loaded(&self, index: usize, own: usize) -> usize {
-        let loads = self.0.iter().map(|peer| peer.connections.load(Ordering::Relaxed));
+        let loads = self
+            .peers
+            .iter()
+            .map(|peer| peer.connections.load(Ordering::Relaxed));
         match loads.zip(0..).min() {
             Some((least, other)) if own > least + 1 => other,
             _ => index,
@@ -79,7 +90,7 @@ impl Peers {
 
     /// Hands a connection over; gives it back where that worker has ended.
     pub(crate) fn hand(&self, index: usize, connection: Handover) -> Result<(), Handover> {
-        let Some(peer) = self.0.get(index) else {
+        let Some(peer) = self.peers.get(index) else {
             return Err(connection);
         };
         peer.connections.fetch_add(1, Ordering::Relaxed);

@@ -153,9 +153,9 @@ pub(crate) fn route(worker: &Worker, origin: &Origin) -> Result<Route, Deny> {
 }
 
 /// The route of a connection that must not be carried.
-pub(crate) fn black_hole(worker: &Worker, origin: &Origin, denied: Deny) -> Route {
+pub(crate) fn black_hole(worker: &Worker, origin: &Origin, why: &'static str) -> Route {
     let known = unknown(ClusterName::fixed(ClusterName::BLACK_HOLE));
-    begin(worker, origin, Towards::OriginalDst, known, denied.as_str())
+    begin(worker, origin, Towards::OriginalDst, known, why)
 }
 
 /// Name, protocol, and how that is known.

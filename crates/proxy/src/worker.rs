@@ -13,7 +13,8 @@ use crate::buffers::Buffers;
 use crate::config::{Config, Sockets};
 use crate::http::buffer::Spares;
 use crate::http::pool::Pool;
-use crate::life::Lives;
+use crate::life::{Life, Lives};
+use crate::own::FEW;
 use crate::peers::Peers;
 use crate::report::Reporter;
 
@@ -34,6 +35,8 @@ pub(crate) struct Worker {
     /// Unused upstream connections of HTTP.
     pub(crate) pool: Pool,
     pub(crate) lives: Rc<Lives>,
+    /// Connections at which the next ones dialled are noted.
+    many: Cell<usize>,
     snapshot: RefCell<Arc<Snapshot>>,
     random: RefCell<Random>,
     /// Connections that may still be handed to other workers before the next sweep.
@@ -53,6 +56,7 @@ impl Worker {
             spares: Spares::default(),
             pool: Pool::default(),
             lives: Rc::new(Lives::new()),
+            many: Cell::new(FEW),
             snapshot: RefCell::new(Arc::clone(&config.snapshots.borrow())),
             random: RefCell::new(random),
             handovers: Cell::new(HANDOVERS),
@@ -104,6 +108,18 @@ impl Worker {
         }
     }
 
+    /// A connection begins here.
+    pub(crate) fn begin(&self) -> Life {
+        let life = self.lives.begin();
+        let count = self.lives.count();
+        if count >= self.many.get() {
+            self.many.set(2 * count);
+            self.peers.own.suspect();
+        }
+        self.peers.publish(self.index, count);
+        life
+    }
+
     /// The worker that is to serve a connection accepted here: mostly this one.
     pub(crate) fn place(&self) -> usize {
         let index = self.peers.least_loaded(self.index, self.lives.count());
@@ -119,6 +135,8 @@ impl Worker {
     pub(crate) fn sweep(&self) {
         self.lives.sweep();
         self.handovers.set(HANDOVERS);
+        self.many.set(FEW.max(2 * self.lives.count()));
+        self.peers.own.sweep();
         self.reports.forget_unused();
         self.with_snapshot(|snapshot| self.pool.sweep(snapshot, self.now()));
     }

@@ -7,6 +7,7 @@ mod endpoint_death;
 mod half_close;
 mod http;
 mod problems;
+mod recaptured;
 mod reload;
 mod self_calls;
 mod tcp;

@@ -332,9 +332,9 @@ error_names! {
         "The manifests changed while the connection was open.";
         "Nothing, mostly: the client connects anew. `weir pc services` says what there is.";
     Loop = "WEIR-LOOP":
-        "The connection was made to the proxy's own port.";
-        "Somebody connects to 15001 or 15006 directly, or a rule captures the proxy's own traffic.";
-        "Who connects there; whether the proxy runs as the user that the rules let pass (`weir verify`).";
+        "The connection was made to the proxy's own port, or is the proxy's own and came back to it.";
+        "Somebody connects to 15001 or 15006 directly; or the proxy does not run as the user (or has not the mark, or is not in the cgroup) that the rules let pass, so that they capture what it sends.";
+        "Run the proxy as that user: `setpriv --reuid 1337 --regid 1337 --clear-groups weir proxy …`, or tell `weir init` who it is (`-u`, `-g`). `weir verify` shows whether they know each other.";
     Bh = "WEIR-BH":
         "The destination is unknown, and the mesh is registry-only.";
         "No manifest describes a service there, or the service has no such port.";
