@@ -135,6 +135,8 @@ fn section(prefix: &str, fields: &Map<String, Value>, flags: &mut Flags, mistake
         });
         if let Some(field) = FIELDS.iter().find(|field| field.path == path) {
             match text(value) {
+                // As if it were not there.
+                _ if value.is_null() => {}
                 Ok(text) => keep(field, text, flags),
                 Err(problem) => mistakes.push(Mistake::new(path, problem)),
             }
@@ -183,7 +185,6 @@ fn keep(field: &Field, text: String, flags: &mut Flags) {
 /// One value, or several in a list.
 fn text(value: &Value) -> Result<String, String> {
     match value {
-        Value::Null => Ok(String::new()),
         Value::Array(items) => {
             let items: Result<Vec<_>, _> = items.iter().map(scalar).collect();
             Ok(items?.join(","))

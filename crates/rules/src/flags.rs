@@ -63,7 +63,7 @@ pub struct Flags {
     pub exclude_interfaces: Option<String>,
     /// `-k`.
     pub kube_virt_interfaces: Option<String>,
-    /// `ISTIO_OUTBOUND_OWNER_GROUPS`.
+    /// `ISTIO_OUTBOUND_OWNER_GROUPS`; all without it, and none where it is empty.
     pub owner_groups: Option<String>,
     /// `ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE`.
     pub owner_groups_exclude: Option<String>,
@@ -222,7 +222,7 @@ impl Flags {
     fn owner_groups(&self, read: &mut Reader) -> Selection<u32> {
         const NAME: &str = "ISTIO_OUTBOUND_OWNER_GROUPS";
         let text = match self.owner_groups.as_deref() {
-            None | Some("" | "*") => return Selection::All,
+            None | Some("*") => return Selection::All,
             text => text,
         };
         let groups = read.items(NAME, text, |item| self.group(item));

@@ -343,7 +343,11 @@ impl Intent {
     /// Whether anything at all would be captured.
     #[must_use]
     pub fn captures_nothing(&self) -> bool {
-        self.outbound.is_none() && self.inbound.ports.is_none() && self.captured_dns().is_none()
+        let no_socket = self.outbound.groups.is_none();
+        let no_sender = no_socket && self.devices.virtual_machines.is_empty();
+        (self.outbound.is_none() || no_sender)
+            && (self.captured_dns().is_none() || no_socket)
+            && self.inbound.ports.is_none()
     }
 
     /// DNS, unless its port is among those that are left alone.

@@ -5,6 +5,7 @@
     reason = "a test that cannot make its own data has failed"
 )]
 
+use rules::intent::Selection;
 use rules::{Flags, Intent, config};
 use serde_json::{Value, json};
 
@@ -103,6 +104,10 @@ fn every_field_stands_for_its_flag() {
         intent(&json!({"outbound": null}), &known_groups()),
         Flags::default().intent().unwrap()
     );
+    // A field without a value is as none; an empty list is a list.
+    let groups = |value: Value| intent(&json!({"outbound": {"groups": value}}), &known_groups());
+    assert_eq!(groups(Value::Null).outbound.groups, Selection::All);
+    assert!(groups(json!([])).outbound.groups.is_none());
 }
 
 #[test]
@@ -114,7 +119,7 @@ fn a_flag_wins() {
     };
     let found = intent(&every_field(), &flags);
     assert_eq!(found.outbound.exclude_ports, [99]);
-    assert_eq!(found.inbound.ports, rules::Selection::Only(vec![80]));
+    assert_eq!(found.inbound.ports, Selection::Only(vec![80]));
     assert_eq!(found.outbound.to_port, 16001);
 }
 

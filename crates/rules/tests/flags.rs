@@ -153,7 +153,7 @@ fn a_flag_without_effect_is_noted() {
 #[test]
 fn groups_are_numbers_or_names_of_this_machine() {
     let flags = |include: &str, exclude: &str| Flags {
-        owner_groups: text(include),
+        owner_groups: Some(include.to_owned()),
         owner_groups_exclude: text(exclude),
         groups: vec![("web".to_owned(), 33)],
         ..Flags::default()
@@ -165,6 +165,18 @@ fn groups_are_numbers_or_names_of_this_machine() {
         (outbound.groups, outbound.exclude_groups),
         (Selection::All, vec![8, 33])
     );
+    // As with istio-iptables, an empty list is one without any group.
+    let none = Flags {
+        sidecar: true,
+        inbound_ports: text(""),
+        ..flags("", "")
+    };
+    assert!(none.intent().unwrap().captures_nothing());
+    let all = Flags {
+        owner_groups: None,
+        ..none
+    };
+    assert!(!all.intent().unwrap().captures_nothing());
     let mistakes = flags("nobody,web", "*").intent().unwrap_err();
     let told: Vec<_> = mistakes.iter().map(|mistake| mistake.flag.as_str()).collect();
     assert_eq!(

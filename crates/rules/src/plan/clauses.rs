@@ -68,6 +68,12 @@ pub(super) fn from_inside(signs: &Signs, intent: &Intent) -> Vec<Clause> {
         false => loopback,
     };
     clauses.extend(dns.into_iter().flat_map(|dns| dns::first(dns, &left, intent)));
+    // Look-ups at any server are decided by now, and all else over `lo` was before.
+    let any_server = dns.is_some_and(|dns| dns.servers == Selection::All);
+    if !loopback_wanted && any_server {
+        clauses.extend(selection(outbound, &ALL_LOOPBACK));
+        return clauses;
+    }
     if !lo_is_left {
         clauses.push(at_loopback);
     }

@@ -21,7 +21,8 @@ pub(crate) struct Setting {
     excluded_devices: Vec<&'static str>,
     virtual_machines: Vec<&'static str>,
     /// None of them is all.
-    groups: Vec<u32>,
+    /// All without any; where there are none, of none.
+    groups: Option<Vec<u32>>,
     exclude_groups: Vec<u32>,
     drop_invalid: bool,
     /// Whether inbound is captured by TPROXY.
@@ -92,7 +93,7 @@ impl Setting {
             outbound_exclude_ports: Some(joined(&self.exclude_ports)),
             exclude_interfaces: Some(joined(&self.excluded_devices)),
             kube_virt_interfaces: Some(joined(&self.virtual_machines)),
-            owner_groups: Some(joined(&self.groups)),
+            owner_groups: self.groups.as_deref().map(joined),
             owner_groups_exclude: Some(joined(&self.exclude_groups)),
             drop_invalid: Some(self.drop_invalid.to_string()),
             mode: self.tproxy.then(|| "TPROXY".to_owned()),
@@ -286,17 +287,16 @@ impl Setting {
             }
             rule(format!("OUT -m owner {option} {id} -j RETURN"));
         }
-        if self.groups.is_empty() {
-            for group in &self.exclude_groups {
-                rule(format!("OUT -m owner --gid-owner {group} -j RETURN"));
-            }
-        } else {
-            let none: String = self
-                .groups
+        if let Some(groups) = &self.groups {
+            let none: String = groups
                 .iter()
                 .map(|group| format!("-m owner ! --gid-owner {group} "))
                 .collect();
             rule(format!("OUT {none}-j RETURN"));
+        } else {
+            for group in &self.exclude_groups {
+                rule(format!("OUT -m owner --gid-owner {group} -j RETURN"));
+            }
         }
         self.dns.redirects(family).into_iter().for_each(&mut rule);
         rule(format!("OUT -d {loopback} -j RETURN"));
@@ -403,7 +403,11 @@ pub(crate) fn setting() -> impl Strategy<Value = Setting> {
         some(&NETS, 2),
         (some(&PORTS, 2), some(&PORTS, 2)),
         (some(&DEVICES, 2), some(&DEVICES, 2)),
-        (some(&GROUPS, 2), some(&GROUPS, 2), any::<bool>()),
+        (
+            prop::option::of(some(&GROUPS, 2)),
+            some(&GROUPS, 2),
+            any::<bool>(),
+        ),
         dns(),
     )
         .prop_map(
