@@ -3,7 +3,7 @@
 use std::fmt::{Display, Write};
 
 use netsys::rules::{Backend, Choice, Done};
-use rules::intent::{Dns, Proxy, Selection, Signs, WithoutProxy};
+use rules::intent::{Devices, Dns, Outbound, Proxy, Selection, Signs, WithoutProxy};
 use rules::{Intent, Plan};
 
 /// Said where no flag asks for anything, and an earlier run has made rules.
@@ -30,9 +30,18 @@ pub(super) fn installed(intent: &Intent, plan: &Plan, choices: &[Choice], done: 
         let _ = writeln!(text, "  {label:<9} {what}");
     };
     line("outbound", outbound(intent));
+    if let Some(groups) = groups(&intent.outbound) {
+        line("groups", groups);
+    }
     line("inbound", inbound(intent, plan));
     if let Some(captured) = intent.captured_dns() {
         line("DNS", dns(captured));
+    }
+    if let Some(devices) = devices(&intent.devices) {
+        line("devices", devices);
+    }
+    if intent.drop_invalid {
+        line("dropped", "what comes in and belongs to no connection".to_owned());
     }
     if let Proxy::Inside(signs) = &intent.proxy {
         line("proxy", proxy(signs));
@@ -84,6 +93,36 @@ pub(super) fn outbound(intent: &Intent) -> String {
     )
 }
 
+/// Whose connections, where not everybody's.
+fn groups(outbound: &Outbound) -> Option<String> {
+    match &outbound.groups {
+        Selection::Only(groups) if groups.is_empty() => {
+            Some("none: outbound and DNS are captured for nobody".to_owned())
+        }
+        Selection::Only(groups) => Some(format!("{} only", list(groups))),
+        Selection::All if outbound.exclude_groups.is_empty() => None,
+        Selection::All => Some(format!("all, except {}", list(&outbound.exclude_groups))),
+    }
+}
+
+fn devices(devices: &Devices) -> Option<String> {
+    let Devices {
+        excluded,
+        virtual_machines,
+    } = devices;
+    let mut parts = vec![];
+    if !excluded.is_empty() {
+        parts.push(format!("{} left alone", list(excluded)));
+    }
+    if !virtual_machines.is_empty() {
+        parts.push(format!(
+            "{} of virtual machines, captured as outbound",
+            list(virtual_machines)
+        ));
+    }
+    (!parts.is_empty()).then(|| parts.join("; "))
+}
+
 fn dns(dns: &Dns) -> String {
     let servers = match &dns.servers {
         Selection::All => "any server".to_owned(),
@@ -113,6 +152,9 @@ fn inbound(intent: &Intent, plan: &Plan) -> String {
         Selection::Only(ports) if ports.is_empty() => vec![],
         Selection::Only(ports) => vec![format!("TCP to ports {}", list(ports))],
     };
+    if !inbound.exclude_sources.is_empty() {
+        excluded.push(format!("what comes from {}", list(&inbound.exclude_sources)));
+    }
     let described = described(&parts, &excluded, inbound.to_port);
     match (inbound.tproxy(), &plan.tproxy) {
         (Some(tproxy), Some(kind)) if !parts.is_empty() => format!(
@@ -160,4 +202,80 @@ fn proxy(signs: &Signs) -> String {
 
 fn list<T: Display>(items: &[T]) -> String {
     items.iter().map(T::to_string).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use rules::{Facts, Family, Flags};
+
+    use super::*;
+
+    fn summary(flags: &Flags) -> String {
+        let intent = flags.intent().unwrap();
+        let mut facts = Facts::fresh(&[Family::V4]);
+        if let Proxy::Inside(signs) = &intent.proxy {
+            let paths = signs.cgroups.iter().map(|cgroup| cgroup.path.clone());
+            facts.cgroups.ids = paths.map(|path| (path, Ok(7))).collect();
+        }
+        let plan = rules::plan(&intent, &facts).unwrap();
+        let choice = Choice {
+            family: Family::V4,
+            backend: Backend::Nft,
+            why: "asked for".to_owned(),
+        };
+        let text = installed(&intent, &plan, &[choice], &Done { changed: true });
+        // How many rules it takes is not what is looked at here.
+        let lines = text.lines().filter(|line| !line.contains(" rules by "));
+        lines.map(|line| format!("{line}\n")).collect()
+    }
+
+    #[test]
+    fn all_that_was_asked_for_is_said() {
+        let text = |text: &str| Some(text.to_owned());
+        let usual = Flags {
+            sidecar: true,
+            ..Flags::default()
+        };
+        assert_eq!(
+            summary(&usual),
+            "\
+Captured:
+  outbound  all TCP -> port 15001
+  inbound   all TCP, except ports 15008,15020,15021,15090 -> port 15006
+  proxy     user 1337 or group 1337 (left alone)
+"
+        );
+        let everything = Flags {
+            outbound_exclude_cidrs: text("10.0.0.0/8"),
+            outbound_exclude_ports: text("22"),
+            owner_groups_exclude: text("55,56"),
+            inbound_exclude_ports: text("80"),
+            exclude_sources: text("169.254.7.127"),
+            exclude_interfaces: text("eth1"),
+            kube_virt_interfaces: text("tap+"),
+            drop_invalid: text("true"),
+            proxy_mark: text("0x539/0xfff"),
+            proxy_class_id: text("10:1"),
+            proxy_cgroup: text("system.slice/weir.service"),
+            ..usual.clone()
+        };
+        let all = summary(&everything);
+        assert_eq!(
+            all,
+            "\
+Captured:
+  outbound  all TCP, except 10.0.0.0/8 and ports 22 -> port 15001
+  groups    all, except 55,56
+  inbound   all TCP, except ports 15008,80 and what comes from 169.254.7.127/32 -> port 15006
+  devices   eth1 left alone; tap+ of virtual machines, captured as outbound
+  dropped   what comes in and belongs to no connection
+  proxy     mark 0x539/0xfff or class id 0x100001 or cgroup system.slice/weir.service (left alone)
+"
+        );
+        let of_groups = Flags {
+            owner_groups: text("100,101"),
+            ..usual
+        };
+        assert!(summary(&of_groups).contains("\n  groups    100,101 only\n"));
+    }
 }
