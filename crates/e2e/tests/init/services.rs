@@ -1,5 +1,5 @@
 //! `weir init --services --watch`: the services of a folder are captured and nothing else, as the folder changes;
-//! and when nobody watches any more, nothing is.
+//! and what becomes of it when nobody watches any more.
 
 use std::net::TcpListener;
 
@@ -123,7 +123,17 @@ fn the_services_of_a_folder_are_captured_as_they_come_and_go() -> Result<()> {
         watching.signal(Signal::HUP)?;
         becomes(&pod, backend, &last)?;
 
+        // As a container is stopped, to be started again.
         watching.signal(Signal::TERM)?;
+        assert!(watching.wait()?.success(), "{}", watching.said());
+        assert!(watching.said().contains("The rules stay"), "{}", watching.said());
+        assert_eq!(captured(&pod, backend), last);
+        let mut watching = pod.start(RunAs::Root, &weir::binary()?.to_string_lossy(), arguments)?;
+        eventually("the next run to take the rules over", || {
+            watching.said().contains("Nothing to do").then_some(())
+        })?;
+
+        watching.signal(Signal::INT)?;
         assert!(watching.wait()?.success(), "{}", watching.said());
         assert_eq!(captured(&pod, backend), [""; 0]);
         assert!(!rules(&pod, backend)?.contains("weir"), "{backend}");

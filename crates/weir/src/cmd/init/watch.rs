@@ -1,5 +1,6 @@
-//! `--services --watch`: the explicit mode. Exactly the addresses and ports of services are captured, for as
-//! long as this process keeps the rules up to date; at its end they are taken out, not left to grow stale.
+//! `--services --watch`: the explicit mode. Exactly the addresses and ports of services are captured, and this
+//! process keeps the rules up to date. Ctrl-C takes them out. SIGTERM, by which a container or a unit is stopped
+//! and started anew, leaves them: what was captured does not go past the proxy meanwhile, and the next run takes over.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -22,6 +23,12 @@ const LOOK: Duration = Duration::from_secs(30);
 /// How long after a failure it is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
+/// Said at SIGTERM.
+const LEFT: &str = "\
+The rules stay, so that nothing escapes until the next run; new services are missed meanwhile.
+To take them out: weir init --cleanup
+";
+
 pub(super) fn run(args: &Args, mut intent: Intent, folder: &Path) -> Result<()> {
     if !args.what.watch {
         fail!(
@@ -42,7 +49,7 @@ pub(super) fn run(args: &Args, mut intent: Intent, folder: &Path) -> Result<()> 
         let mut hang_up = signal(SignalKind::hangup()).or_named(ErrorName::System, "cannot catch signals")?;
         let mut interrupt = signal(SignalKind::interrupt()).or_named(ErrorName::System, "cannot catch signals")?;
         let mut held = false;
-        loop {
+        let takes_out = loop {
             let snapshot = snapshots.borrow_and_update().clone();
             intent.outbound.services = Some(services(&snapshot));
             match install(args, &intent) {
@@ -70,9 +77,12 @@ pub(super) fn run(args: &Args, mut intent: Intent, folder: &Path) -> Result<()> 
                 // Others may have changed the rules.
                 () = tokio::time::sleep(LOOK) => {}
                 _ = hang_up.recv() => {}
-                _ = terminate.recv() => break,
-                _ = interrupt.recv() => break,
+                _ = terminate.recv() => break false,
+                _ = interrupt.recv() => break true,
             }
+        };
+        if !takes_out {
+            return say(LEFT);
         }
         Session::open(None)?.remove()?;
         say("Taken out: nobody keeps the rules up to date any more.\n")
