@@ -7,6 +7,7 @@ mod lock;
 mod look;
 mod native;
 mod nf_tables;
+mod patience;
 mod policy;
 mod program;
 mod session;
@@ -23,6 +24,7 @@ use rules::{Plan, Ruleset};
 pub use self::choice::Choice;
 pub use self::lock::Lock;
 pub use self::look::{Seen, look};
+pub use self::patience::wait_at_most;
 pub(crate) use self::policy::OURS as OUR_ROUTES;
 pub use self::program::{Backend, Programs};
 pub use self::session::{Done, Own, Session};
@@ -50,6 +52,17 @@ pub enum Error {
         /// What it wrote to standard error.
         said: String,
     },
+    /// A program did not end.
+    #[error(
+        "{program} did not end within {seconds} s and was killed; what had been written before is taken back. Run it \
+         by hand to see what it waits for, or give it more time (--wait)"
+    )]
+    Hung {
+        /// Its name.
+        program: String,
+        /// How long was waited.
+        seconds: u64,
+    },
     /// The dump of what is there was not understood.
     #[error(transparent)]
     Dump(#[from] rules::parse::BadDump),
@@ -76,13 +89,17 @@ pub enum Error {
         /// The program.
         program: &'static str,
     },
-    /// Another process keeps changing the rules.
+    /// Another process keeps changing the rules, or the lock from those who would.
     #[error(
-        "another weir has been changing the rules of this namespace for {seconds} s; wait for it, or end it, and try again"
+        "another process has held the lock on the rules of this namespace (the socket @{}) for {seconds} s: {holders}; \
+         wait for it, or end it, and try again",
+        lock::NAME
     )]
     Busy {
         /// How long was waited.
         seconds: u64,
+        /// Which, for people.
+        holders: String,
     },
     /// The namespace's state could not be read.
     #[error("cannot read what the network namespace is like")]

@@ -181,6 +181,7 @@ fn of_rules(error: &netsys::rules::Error) -> ErrorName {
         E::Failed { .. } => ErrorName::RulesRefused,
         E::Dump(_) => ErrorName::RulesUnreadable,
         E::NotHeld { .. } => ErrorName::RulesNotHeld,
+        E::Hung { .. } => ErrorName::ProgramHung,
         E::Busy { .. } => ErrorName::RulesBusy,
         E::Cgroups(_) => ErrorName::Privilege,
         E::Facts(source) | E::Table(source) | E::Trace(source) | E::Lock(source) => of_system(source),

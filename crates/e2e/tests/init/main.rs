@@ -13,3 +13,4 @@ mod packets;
 mod replace;
 mod roundtrip;
 mod services;
+mod stuck;

@@ -98,10 +98,14 @@ error_names! {
         "What the kernel holds, as a program printed it, was not understood.";
         "A version of the program that prints in another way, or a file that is no dump.";
         "Please report it with the line that the message names.";
+    ProgramHung = "WEIR-PROGRAM-HUNG":
+        "A program that reads or writes the rules (nft, iptables, ipset) did not end in time, and was killed.";
+        "It waits for a lock that another program holds, for a kernel module, or for a kernel that is stuck; or the machine is overloaded. What had been written before is taken back.";
+        "Run the program that the message names by hand and see where it stops (`nft list ruleset`, `iptables-save`); give more time by --wait.";
     RulesBusy = "WEIR-RULES-BUSY":
-        "Another weir is changing the rules of this namespace.";
-        "Two of them run at once, and one waits for the other.";
-        "Wait for it, or end it, and try again.";
+        "Another process holds the lock on the rules of this namespace.";
+        "Another weir, or a program that it started, is changing them; or some process has taken the name of the lock, which any may.";
+        "The message names it: wait for it, or end it, and try again (--wait waits longer).";
     RulesHalfDone = "WEIR-RULES-HALF-DONE":
         "A change failed, and taking it back failed as well.";
         "The kernel refused both; the namespace may hold a part of the rules.";

@@ -93,8 +93,8 @@ pub(super) fn choose(
 const HOLDS_OURS: &str = "it holds Weir's rules already";
 
 impl Held {
-    /// `tables` is what the kernel says of those of nf_tables.
-    pub(super) fn read(family: Family, tables: &io::Result<Vec<Object>>) -> Self {
+    /// `tables` is what the kernel says of those of nf_tables. Fails where a program hangs.
+    pub(super) fn read(family: Family, tables: &io::Result<Vec<Object>>) -> Result<Self, Error> {
         let mut held = Self {
             family,
             backends: vec![],
@@ -119,11 +119,13 @@ impl Held {
             };
             match dumped {
                 Ok(ruleset) => held.backends.push((programs, ruleset)),
+                // Another one would hang as well, and nothing be known of these rules.
+                Err(hung @ Error::Hung { .. }) => return Err(hung),
                 Err(error) => held.unusable.push(error.to_string()),
             }
         }
         held.hidden = held.find_hidden(tables);
-        held
+        Ok(held)
     }
 
     fn find_hidden(&self, tables: &io::Result<Vec<Object>>) -> Hidden {

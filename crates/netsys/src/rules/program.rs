@@ -5,12 +5,16 @@ use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Seek, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, ExitStatus, Output};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rules::Family;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use super::{Error, lock};
+use super::{Error, lock, patience};
 
 /// A way to program the packet filter.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -134,9 +138,10 @@ impl Programs {
 
     /// Starts [`Programs::restore`], for several to run side by side.
     pub(super) fn start_restore(&self, text: &str) -> Result<Started, Error> {
-        // Only the legacy variant has a lock to wait for; its seconds are those of istio-iptables.
+        // Only the legacy variant has a lock to wait for.
+        let wait = format!("--wait={}", patience::for_writer().as_secs());
         let arguments: &[&str] = match self.backend {
-            Backend::IptablesLegacy => &["--noflush", "--wait=30"],
+            Backend::IptablesLegacy => &["--noflush", &wait],
             _ => &["--noflush"],
         };
         self.start(&self.restore, arguments, text)
@@ -177,22 +182,27 @@ pub(super) fn start(
     let name = name(program);
     let spawn = || {
         let _inherited = lock::for_programs();
-        let (stdin, stdout) = (file_of(input)?, file_of("")?);
+        let (stdin, stdout, stderr) = (file_of(input)?, file_of("")?, file_of("")?);
         let child = Command::new(program)
             .args(arguments)
             .stdin(stdin)
             .stdout(stdout.try_clone()?)
-            .stderr(Stdio::piped())
+            .stderr(stderr.try_clone()?)
             .envs(lock.map(|lock| ("XTABLES_LOCKFILE", lock)))
             .spawn()?;
-        Ok((child, stdout))
+        Ok((child, stdout, stderr))
     };
     match spawn() {
         Err(source) => Err(Error::Start {
             program: name,
             source,
         }),
-        Ok((child, stdout)) => Ok(Started { child, stdout, name }),
+        Ok((child, stdout, stderr)) => Ok(Started {
+            child,
+            stdout,
+            stderr,
+            name,
+        }),
     }
 }
 
@@ -209,6 +219,7 @@ fn file_of(text: &str) -> io::Result<File> {
 pub(super) struct Started {
     child: Child,
     stdout: File,
+    stderr: File,
     name: String,
 }
 
@@ -220,28 +231,73 @@ impl Started {
     }
 
     fn end(self) -> Result<Output, Error> {
-        let Self {
-            child,
-            mut stdout,
-            name,
-        } = self;
-        let ended = child.wait_with_output().and_then(|mut output| {
-            stdout.rewind()?;
-            stdout.read_to_end(&mut output.stdout)?;
-            Ok(output)
-        });
-        match ended {
-            Err(source) => Err(Error::Start {
-                program: name,
-                source,
+        self.end_within(patience::for_program())
+    }
+
+    fn end_within(mut self, at_most: Duration) -> Result<Output, Error> {
+        let program = self.name.clone();
+        match self.output(at_most) {
+            Err(source) => Err(Error::Start { program, source }),
+            Ok(None) => Err(Error::Hung {
+                program,
+                seconds: at_most.as_secs(),
             }),
-            Ok(output) if output.status.success() => Ok(output),
-            Ok(output) => Err(Error::Failed {
-                program: name,
+            Ok(Some(output)) if output.status.success() => Ok(output),
+            Ok(Some(output)) => Err(Error::Failed {
+                program,
                 said: said(&output.stderr, output.status),
             }),
         }
     }
+
+    /// None where it had to be killed.
+    fn output(&mut self, at_most: Duration) -> io::Result<Option<Output>> {
+        /// For a killed process to be gone, and so to write no more; one that hangs in the kernel never is.
+        const GONE: Duration = Duration::from_secs(1);
+        let Some(status) = wait(&mut self.child, at_most)? else {
+            self.child.kill()?;
+            wait(&mut self.child, GONE)?;
+            return Ok(None);
+        };
+        Ok(Some(Output {
+            status,
+            stdout: text_of(&mut self.stdout)?,
+            stderr: text_of(&mut self.stderr)?,
+        }))
+    }
+}
+
+/// Waits for its end; none where it has not come by then.
+fn wait(child: &mut Child, at_most: Duration) -> io::Result<Option<ExitStatus>> {
+    let deadline = Instant::now() + at_most;
+    let handle = pidfd_open(Pid::from_child(child), PidfdFlags::empty());
+    loop {
+        if let Some(status) = child.try_wait()? {
+            return Ok(Some(status));
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(None);
+        }
+        match &handle {
+            Ok(handle) => {
+                // A signal that comes meanwhile only leads round once more.
+                let _ = poll(
+                    &mut [PollFd::new(handle, PollFlags::IN)],
+                    Timespec::try_from(left).ok().as_ref(),
+                );
+            }
+            // Before Linux 5.3 there is none.
+            Err(_) => thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
+fn text_of(file: &mut File) -> io::Result<Vec<u8>> {
+    let mut text = vec![];
+    file.rewind()?;
+    file.read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// Users other than root often lack these.
@@ -256,7 +312,7 @@ pub(super) fn on_path(program: &str) -> Option<PathBuf> {
         .find(|file| file.is_file())
 }
 
-fn said(stderr: &[u8], status: std::process::ExitStatus) -> String {
+fn said(stderr: &[u8], status: ExitStatus) -> String {
     let text = String::from_utf8_lossy(stderr);
     let lines: Vec<_> = text
         .lines()
@@ -284,4 +340,42 @@ fn name(program: &Path) -> String {
         .unwrap_or(program.as_os_str())
         .to_string_lossy()
         .into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ended(script: &str, at_most: Duration) -> Result<Output, Error> {
+        start(Path::new("/bin/sh"), &["-c", script], "", None)?.end_within(at_most)
+    }
+
+    #[test]
+    fn what_hangs_is_killed_and_named() {
+        let soon = Duration::from_millis(50);
+        let hung = start(Path::new("/bin/sh"), &["-c", "exec sleep 1000"], "", None).unwrap();
+        let pid = hung.child.id();
+        let error = hung.end_within(soon).unwrap_err();
+        assert!(
+            matches!(&error, Error::Hung { program, .. } if program == "sh"),
+            "{error}"
+        );
+        assert!(error.to_string().contains("sh did not end within 0 s"), "{error}");
+        assert!(!Path::new(&format!("/proc/{pid}")).exists());
+        // Nor does one that has closed what it writes to.
+        let error = ended("exec 1>&- 2>&-; exec sleep 1000", soon).unwrap_err();
+        assert!(matches!(error, Error::Hung { .. }), "{error}");
+    }
+
+    #[test]
+    fn what_ends_in_time_is_heard() {
+        let at_most = Duration::from_secs(60);
+        let output = ended("cat; echo out; echo err >&2", at_most).unwrap();
+        assert_eq!((&*output.stdout, &*output.stderr), (&b"out\n"[..], &b"err\n"[..]));
+        let error = ended("echo no >&2; exit 3", at_most).unwrap_err();
+        assert!(
+            matches!(&error, Error::Failed { said, .. } if said == "no"),
+            "{error}"
+        );
+    }
 }

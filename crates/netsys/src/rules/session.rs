@@ -65,11 +65,14 @@ impl Session {
         Ok(Self {
             _lock: lock,
             forced,
+            families: {
+                let [v4, v6] = families;
+                [v4?, v6?]
+            },
             native: native?,
             policy_routes: policy::ours().map_err(Error::Facts)?,
             local_routes: policy::our_routes().map_err(Error::Facts)?,
             passthrough: passthrough::find().map_err(Error::Facts)?,
-            families,
         })
     }
 
@@ -402,7 +405,13 @@ impl Step<'_> {
                 apply(programs, &now, &wanted)?;
                 remove_tables(programs, &now, &wanted)
             }
-            Self::Native { native, .. } => Native::read(&native::tables())?.apply(native.held()),
+            Self::Native { native, .. } => {
+                let now = Native::read(&native::tables())?;
+                match now.holds(native.held()) {
+                    true => Ok(()),
+                    false => now.apply(native.held()),
+                }
+            }
         }
     }
 }

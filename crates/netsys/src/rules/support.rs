@@ -76,6 +76,9 @@ pub(super) fn lacks_untracked(writer: Writer<'_>) -> Option<String> {
 /// All at once, and only where that is refused one by one.
 fn lacks(writer: Writer<'_>, parts: &[Part]) -> Option<String> {
     let refused = check(writer, &parts.iter().collect::<Vec<_>>()).err()?;
+    if matches!(refused, Error::Hung { .. }) {
+        return Some(refused.to_string());
+    }
     let refused_alone = parts.iter().filter(|part| check(writer, &[part]).is_err());
     let modules: Vec<_> = refused_alone
         .map(|part| match writer {

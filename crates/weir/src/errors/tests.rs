@@ -27,7 +27,11 @@ fn the_outermost_name_counts_and_types_have_theirs() {
             ErrorName::NotFound,
         ),
         (
-            anyhow::Error::new(netsys::rules::Error::Busy { seconds: 1 }).context("of a type"),
+            anyhow::Error::new(netsys::rules::Error::Busy {
+                seconds: 1,
+                holders: String::new(),
+            })
+            .context("of a type"),
             ErrorName::RulesBusy,
         ),
         (missing().into(), ErrorName::System),

@@ -64,7 +64,7 @@ pub(super) struct What {
     /// ports. Takes --watch, and with iptables the program ipset
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["istio_service_cidr", "istio_outbound_ports"])]
     pub(super) services: Option<PathBuf>,
-    /// Stay, and keep the rules up to date with --services; at its end the rules are taken out
+    /// Stay, and keep the rules up to date with --services. Ctrl-C takes them out; SIGTERM leaves them to the next run
     #[arg(long, requires = "services", conflicts_with_all = ["host", "dry_run", "cleanup"])]
     pub(super) watch: bool,
     /// Outbound destinations: networks, or '*' for all
@@ -218,6 +218,10 @@ pub(super) struct Action {
           value_parser = FalseyValueParser::new(), default_value = "false", hide_default_value = true,
           hide_possible_values = true, value_name = "BOOL")]
     native_nftables: bool,
+    /// How long to wait for another run that is changing rules, or for the lock of iptables-legacy; a program that
+    /// does not end is killed after twice that time
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(super) wait: u64,
     /// Afterwards, verify that it is captured (weir verify), and exit with 126 where it is not
     #[arg(long, env, num_args = 0..=1, require_equals = true, default_missing_value = "true",
           value_parser = FalseyValueParser::new(), default_value = "false", hide_default_value = true,
