@@ -29,6 +29,7 @@ use registry::Dump;
 
 use self::ground::Ground;
 pub use self::report::{Finding, Report, Skipped, Verdict};
+pub use self::rules::foreign;
 
 /// What is to be checked.
 #[derive(Clone, Debug)]

@@ -330,6 +330,19 @@ impl Ruleset {
         }
     }
 
+    /// Whether anything in it that is not ours can decide about a packet: a rule, or a policy that drops.
+    #[must_use]
+    pub fn has_foreign(&self) -> bool {
+        let mut foreign = self
+            .tables
+            .iter()
+            .flat_map(|table| &table.chains)
+            .filter(|chain| !chain.is_own());
+        foreign.any(|chain| {
+            chain.kind == ChainKind::Builtin(Policy::Drop) || chain.rules.iter().any(|rule| !rule.is_own())
+        })
+    }
+
     /// What each rule of ours is for, apart from the jumps to our chains.
     pub fn purposes(&self) -> impl Iterator<Item = &str> {
         self.tables

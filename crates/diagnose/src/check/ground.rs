@@ -61,7 +61,7 @@ impl Ground {
             choices: vec![],
             installed: None,
             hidden: vec![],
-            ways: Family::ALL.into_iter().filter_map(way).collect(),
+            ways: ways(),
             processes: Processes::find(report),
         };
         match session.and_then(|session| ground.read(&session)) {
@@ -143,6 +143,11 @@ fn assumed(intent: &Intent) -> Facts {
         cgroups: cgroups::facts(intent),
         tproxy: TproxyFacts::default(),
     }
+}
+
+/// Those of the calling thread's namespace.
+pub(super) fn ways() -> Vec<Way> {
+    Family::ALL.into_iter().filter_map(way).collect()
 }
 
 fn way(family: Family) -> Option<Way> {

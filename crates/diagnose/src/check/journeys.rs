@@ -6,11 +6,23 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use model::ports;
 use rules::evaluate::State;
-use rules::intent::{Dns, Outbound, Selection};
-use rules::ruleset::{IpProtocol, Test};
-use rules::{Family, Installed, Origin, Packet};
+use rules::intent::{Dns, Outbound, Proxy, Selection, Signs};
+use rules::ruleset::{IpProtocol, PURPOSE, Test};
+use rules::{Family, Installed, Intent, Mentions, Origin, Packet};
 
-use super::ground::{Ground, Way, elsewhere};
+use super::ground::{Way, elsewhere};
+
+/// What packets are made of.
+#[derive(Clone, Copy)]
+pub(super) struct Traffic<'a> {
+    /// What is to be captured.
+    pub(super) intent: &'a Intent,
+    /// Of which families.
+    pub(super) families: &'a [Family],
+    pub(super) ways: &'a [Way],
+    /// Rules of others, for what they speak of.
+    pub(super) installed: &'a Installed,
+}
 
 /// A packet, and what it is in words.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,23 +38,28 @@ pub(super) struct Journey {
 const MOST_MENTIONED: usize = 64;
 
 /// Those of every family that has a way out.
-pub(super) fn journeys(ground: &Ground) -> Vec<Journey> {
-    let families = ground.families();
-    let ways = ground
-        .ways
-        .iter()
-        .filter(|way| families.contains(&Family::of(way.own)));
-    ways.flat_map(|way| of_way(ground, way)).collect()
+pub(super) fn journeys(traffic: Traffic<'_>) -> Vec<Journey> {
+    let is_wanted = |way: &&Way| traffic.families.contains(&Family::of(way.own));
+    let ways = traffic.ways.iter().filter(is_wanted);
+    ways.flat_map(|way| of_way(traffic, way)).collect()
 }
 
-fn of_way(ground: &Ground, way: &Way) -> Vec<Journey> {
-    const WEB: u16 = 80;
-    const APPLICATION: u16 = 8080;
+/// Where nothing else is said, what is called, and what is offered.
+const WEB: u16 = 80;
+const APPLICATION: u16 = 8080;
+
+fn of_way(traffic: Traffic<'_>, way: &Way) -> Vec<Journey> {
     let family = Family::of(way.own);
-    let intent = &ground.intent;
-    let nothing = Installed::default();
-    let mentioned = Mentioned::by(ground.installed.as_ref().unwrap_or(&nothing), family);
+    let intent = traffic.intent;
+    let mentioned = Mentioned::by(traffic.installed, family);
     let mut found = vec![];
+    if let Some(services) = &intent.outbound.services {
+        let services = services
+            .iter()
+            .filter(|service| Family::of(service.ip()) == family);
+        let called = services.take(MOST_MENTIONED);
+        found.extend(called.map(|service| out(way, application(), service.ip(), service.port())));
+    }
     let networks = wanted(&intent.outbound, family)
         .into_iter()
         .chain(mentioned.networks);
@@ -52,8 +69,8 @@ fn of_way(ground: &Ground, way: &Way) -> Vec<Journey> {
     for to in networks.filter(|ip| !ip.is_loopback()) {
         found.extend(ports_out.iter().map(|&port| out(way, application(), to, port)));
     }
-    if let Some(uid) = ground.signs().and_then(|signs| signs.uids.first()) {
-        let gid = ground.signs().and_then(|signs| signs.gids.first()).unwrap_or(uid);
+    if let Some(uid) = signs(intent).and_then(|signs| signs.uids.first()) {
+        let gid = signs(intent).and_then(|signs| signs.gids.first()).unwrap_or(uid);
         let proxy = Origin::Socket {
             uid: *uid,
             gid: *gid,
@@ -76,17 +93,62 @@ fn of_way(ground: &Ground, way: &Way) -> Vec<Journey> {
     ports_in.extend([ports::HEALTH, ports::METRICS]);
     ports_in.extend(mentioned.ports);
     found.extend(ports_in.into_iter().map(|port| inward(way, port)));
+    let narrower = mentioned.by_sender.iter();
+    found.extend(narrower.flat_map(|mentions| of_senders(mentions, intent, way)));
     found
+}
+
+/// How the proxy is recognised, where it runs in the namespace.
+fn signs(intent: &Intent) -> Option<&Signs> {
+    match &intent.proxy {
+        Proxy::Inside(signs) => Some(signs),
+        Proxy::Outside { .. } => None,
+    }
+}
+
+/// What the users, groups and callers send of whom one rule speaks.
+fn of_senders(mentions: &Mentions, intent: &Intent, way: &Way) -> Vec<Journey> {
+    let family = Family::of(way.own);
+    let mut to: Vec<_> = mentions.destinations.iter().map(first).collect();
+    to.extend(wanted(&intent.outbound, family));
+    let to = to.into_iter().find(|ip| Family::of(*ip) == family);
+    let port = |usual| mentions.ports.first().copied().unwrap_or(usual);
+    let users = mentions
+        .uids
+        .iter()
+        .map(|uid| (*uid, APPLICATION_ID, "user", *uid));
+    let groups = mentions
+        .gids
+        .iter()
+        .map(|gid| (APPLICATION_ID, *gid, "group", *gid));
+    let senders = users.chain(groups).take(MOST_MENTIONED);
+    let sent = senders.filter_map(|(uid, gid, kind, id)| {
+        let mut journey = out(way, Origin::Socket { uid, gid, mark: 0 }, to?, port(WEB));
+        journey.what = format!("{} by {kind} {id}", journey.what);
+        Some(journey)
+    });
+    let sources = mentions.sources.iter().map(first);
+    let sources = sources.filter(|ip| Family::of(*ip) == family && !ip.is_loopback() && *ip != way.own);
+    let came = sources.take(MOST_MENTIONED).map(|source| {
+        let mut journey = inward(way, port(APPLICATION));
+        journey.what = format!("{} from {source}", journey.what);
+        journey.packet.source = source;
+        journey.without = Some(journey.packet.clone());
+        journey
+    });
+    sent.chain(came).collect()
 }
 
 /// An application's: neither root nor the proxy.
 fn application() -> Origin {
     Origin::Socket {
-        uid: 1000,
-        gid: 1000,
+        uid: APPLICATION_ID,
+        gid: APPLICATION_ID,
         mark: 0,
     }
 }
+
+const APPLICATION_ID: u32 = 1000;
 
 /// An address in each network that is captured, apart from those that are left alone.
 fn wanted(outbound: &Outbound, family: Family) -> Vec<IpAddr> {
@@ -186,6 +248,8 @@ fn inward(way: &Way, port: u16) -> Journey {
 struct Mentioned {
     networks: Vec<IpAddr>,
     ports: Vec<u16>,
+    /// Rules that ask who sends.
+    by_sender: Vec<Mentions>,
 }
 
 impl Mentioned {
@@ -194,7 +258,15 @@ impl Mentioned {
         let tables = installed
             .of(family)
             .filter(|table| !rules::beside::is_own_table(table));
+        let tables: Vec<_> = tables.collect();
+        let notes = tables.iter().flat_map(|table| table.notes.iter().flatten());
+        let theirs = notes.filter(|note| !note.text.contains(PURPOSE));
+        let rules = theirs.map(|note| Mentions::of(&note.text));
+        let asks =
+            |rule: &Mentions| !(rule.uids.is_empty() && rule.gids.is_empty() && rule.sources.is_empty());
+        mentioned.by_sender = rules.filter(asks).take(MOST_MENTIONED).collect();
         let chains = tables
+            .iter()
             .flat_map(|table| &table.chains)
             .filter(|chain| !chain.is_own());
         for test in chains

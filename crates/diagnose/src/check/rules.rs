@@ -5,15 +5,15 @@
 use std::fmt::Write;
 
 use model::{ErrorName, Severity};
-use netsys::rules::Backend;
+use netsys::rules::{Backend, Choice};
 use rules::beside::{beside, is_own_rule, is_own_table};
 use rules::evaluate::At;
 use rules::installed::{HeldTable, Writer};
 use rules::ruleset::{ChainKind, Policy};
-use rules::{Fate, Installed, Plan, Ruleset, Verdict};
+use rules::{Fate, Installed, Intent, Plan, Ruleset, Verdict};
 
-use super::ground::Ground;
-use super::journeys::{Journey, journeys};
+use super::ground::{Ground, ways};
+use super::journeys::{Journey, Traffic, journeys};
 use super::{Finding, Report};
 
 /// Whose chains and tables begin, or are called, so.
@@ -51,18 +51,40 @@ pub(super) fn look(ground: &Ground, report: &mut Report) {
         // Said where it is tried.
         return;
     };
-    let journeys = journeys(ground);
-    report
-        .findings
-        .extend(conflicts(installed, &wanted(ground, &plan), &journeys));
+    let journeys = journeys(Traffic {
+        intent: &ground.intent,
+        families: &ground.families(),
+        ways: &ground.ways,
+        installed,
+    });
+    let wanted = wanted(&ground.choices, &plan);
+    let conflicts = conflicts(&beside(installed, &wanted), &wanted, &journeys);
+    // Those of a mesh have been said once for the whole of it.
+    let others = conflicts.into_iter().filter(|conflict| !conflict.is_of_mesh);
+    report.findings.extend(others.map(|conflict| conflict.finding));
     let saw = format!("{count} rules; {} packets followed through them", journeys.len());
     report.looked("firewall rules", saw);
 }
 
+/// Rules of others that decide about what was asked for, in the calling thread's namespace, which holds the plan's
+/// rules already; `installed` is all that is there. The kernel is asked for routes alone.
+#[must_use]
+pub fn foreign(intent: &Intent, plan: &Plan, choices: &[Choice], installed: &Installed) -> Vec<Finding> {
+    let ways = ways();
+    let journeys = journeys(Traffic {
+        intent,
+        families: &plan.families,
+        ways: &ways,
+        installed,
+    });
+    let conflicts = conflicts(installed, &wanted(choices, plan), &journeys);
+    conflicts.into_iter().map(|conflict| conflict.finding).collect()
+}
+
 /// The plan's rules with what would write them.
-fn wanted(ground: &Ground, plan: &Plan) -> Vec<(Writer, Ruleset)> {
+fn wanted(choices: &[Choice], plan: &Plan) -> Vec<(Writer, Ruleset)> {
     let (by_iptables, by_nft) = (rules::render(plan), rules::nft::render(plan));
-    let of = |choice: &netsys::rules::Choice| {
+    let of = |choice: &Choice| {
         let (writer, rendered) = match choice.backend {
             Backend::Nft => (Writer::Nft, &by_nft),
             Backend::IptablesNft => (Writer::IptablesNft, &by_iptables),
@@ -72,7 +94,7 @@ fn wanted(ground: &Ground, plan: &Plan) -> Vec<(Writer, Ruleset)> {
         let ruleset = rendered.iter().find(|ruleset| ruleset.family == choice.family)?;
         Some((writer, ruleset.clone()))
     };
-    ground.choices.iter().filter_map(of).collect()
+    choices.iter().filter_map(of).collect()
 }
 
 /// Which mesh's a name is.
@@ -157,11 +179,16 @@ fn other_mesh(mesh: &str, places: &[String], is_in_use: bool) -> Finding {
     }
 }
 
-/// One finding for each rule of others that makes a difference.
-fn conflicts(installed: &Installed, wanted: &[(Writer, Ruleset)], journeys: &[Journey]) -> Vec<Finding> {
-    let together = beside(installed, wanted);
+/// A rule of others that makes a difference.
+struct Conflict {
+    is_of_mesh: bool,
+    finding: Finding,
+}
+
+/// One for each such rule; `together` is ours beside theirs.
+fn conflicts(together: &Installed, wanted: &[(Writer, Ruleset)], journeys: &[Journey]) -> Vec<Conflict> {
     let alone = beside(&Installed::default(), wanted);
-    let theirs = beside(installed, &[]);
+    let theirs = beside(together, &[]);
     let mut found: Vec<(Option<At>, Vec<&Journey>, Fate, Verdict)> = vec![];
     for journey in journeys {
         let meant = alone.evaluate(&journey.packet).fate;
@@ -186,7 +213,7 @@ fn conflicts(installed: &Installed, wanted: &[(Writer, Ruleset)], journeys: &[Jo
     }
     found
         .into_iter()
-        .filter_map(|(at, journeys, meant, verdict)| conflict(&together, at, &journeys, meant, &verdict))
+        .filter_map(|(at, journeys, meant, verdict)| conflict(together, at, &journeys, meant, &verdict))
         .collect()
 }
 
@@ -196,12 +223,8 @@ fn conflict(
     journeys: &[&Journey],
     meant: Fate,
     verdict: &Verdict,
-) -> Option<Finding> {
+) -> Option<Conflict> {
     let table = at.and_then(|at| Some((together.tables.get(at.table)?, at)));
-    if table.is_some_and(|(table, at)| is_mesh_rule(table, at)) {
-        // Said once for the whole mesh.
-        return None;
-    }
     let decided = verdict.decided_by().zip(table);
     let (subject, rule) = match decided {
         Some((step, (table, at))) => {
@@ -239,13 +262,16 @@ fn conflict(
             format!("{first} should {}, and {}{more}", should(meant), does(fate)),
         ),
     };
-    Some(Finding {
-        severity,
-        name,
-        subject,
-        found: rule,
-        why,
-        fix: fix(verdict.fate).to_owned(),
+    Some(Conflict {
+        is_of_mesh: table.is_some_and(|(table, at)| is_mesh_rule(table, at)),
+        finding: Finding {
+            severity,
+            name,
+            subject,
+            found: rule,
+            why,
+            fix: fix(verdict.fate).to_owned(),
+        },
     })
 }
 

@@ -20,6 +20,8 @@ pub(super) struct Held {
     unusable: Vec<String>,
     /// Rules of ours that none of them shows.
     pub(super) hidden: Hidden,
+    /// Whether there are tables of iptables-nft, and none of them shows those.
+    pub(super) has_unread: bool,
 }
 
 /// What the kernel has of a family where the program that would show it cannot be used.
@@ -100,6 +102,7 @@ impl Held {
             backends: vec![],
             unusable: vec![],
             hidden: Hidden::Nothing,
+            has_unread: false,
         };
         for backend in Backend::IPTABLES {
             // The plain name is one of the others, where there are others.
@@ -124,22 +127,22 @@ impl Held {
                 Err(error) => held.unusable.push(error.to_string()),
             }
         }
-        held.hidden = held.find_hidden(tables);
+        let has_tables = tables.as_ref().is_ok_and(|tables| has_tables(tables, family));
+        held.has_unread = has_tables && !held.reads(Backend::IptablesNft);
+        held.hidden = held.find_hidden();
         Ok(held)
     }
 
-    fn find_hidden(&self, tables: &io::Result<Vec<Object>>) -> Hidden {
-        let reads = |wanted: Backend| {
-            let mut backends = self.backends.iter();
-            backends.any(|(programs, _)| [wanted, Backend::Iptables].contains(&programs.backend))
-        };
-        let may_hold = tables
-            .as_ref()
-            .is_ok_and(|tables| has_tables(tables, self.family));
-        if may_hold && !reads(Backend::IptablesNft) && has_our_chains(self.family) {
+    fn reads(&self, wanted: Backend) -> bool {
+        let mut backends = self.backends.iter();
+        backends.any(|(programs, _)| [wanted, Backend::Iptables].contains(&programs.backend))
+    }
+
+    fn find_hidden(&self) -> Hidden {
+        if self.has_unread && has_our_chains(self.family) {
             return Hidden::OurChains;
         }
-        match reads(Backend::IptablesLegacy) || legacy_holds_nothing(self.family) {
+        match self.reads(Backend::IptablesLegacy) || legacy_holds_nothing(self.family) {
             true => Hidden::Nothing,
             false => Hidden::Legacy,
         }

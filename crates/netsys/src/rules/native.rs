@@ -5,6 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use rules::nft::{self, TableFamily};
+use rules::ruleset::TableName;
 use rules::{Family, Ruleset};
 
 use super::nf_tables::{Object, Socket, name_of, zero_ended};
@@ -20,6 +21,8 @@ pub(super) struct Native {
     there: Vec<TableFamily>,
     /// What they hold, where they hold anything.
     held: Vec<Ruleset>,
+    /// Whether others have tables of which the programs of iptables show nothing.
+    others: bool,
 }
 
 impl Native {
@@ -33,6 +36,7 @@ impl Native {
             program,
             there: tables.as_ref().map_or_else(|_| vec![], |tables| ours(tables)),
             held: vec![],
+            others: tables.as_ref().is_ok_and(|tables| has_others(tables)),
         };
         native.held = native.list()?;
         Ok(native)
@@ -46,6 +50,11 @@ impl Native {
     /// Whether a table of ours is there.
     pub(super) fn is_there(&self) -> bool {
         !self.there.is_empty()
+    }
+
+    /// Whether there is a table that is neither ours nor one of iptables.
+    pub(super) fn has_others(&self) -> bool {
+        self.others
     }
 
     /// What our tables hold, one rule set a family.
@@ -155,6 +164,18 @@ const ANY: u8 = 0;
 /// What the kernel says of all tables there are.
 pub(super) fn tables() -> io::Result<Vec<Object>> {
     Socket::open()?.tables(ANY)
+}
+
+fn has_others(tables: &[Object]) -> bool {
+    let shown_by_iptables = |table: &Object| {
+        let of_ip = Family::ALL
+            .into_iter()
+            .any(|family| super::nf_tables::protocol(family) == table.protocol);
+        let mut names = TableName::ALL.iter().map(|(name, _)| zero_ended(name));
+        of_ip && names.any(|name| name_of(table) == Some(name.as_slice()))
+    };
+    let of_iptables = tables.iter().filter(|table| shown_by_iptables(table)).count();
+    of_iptables + ours(tables).len() < tables.len()
 }
 
 fn ours(tables: &[Object]) -> Vec<TableFamily> {

@@ -131,6 +131,28 @@ impl Session {
             .chain(native)
     }
 
+    /// Whether rules of others are there, or may be: then [`super::look`] shows more than this session has read.
+    #[must_use]
+    pub fn has_foreign(&self) -> bool {
+        self.native.has_others()
+            || self.families.iter().any(|held| held.has_unread)
+            || self.all().any(|(_, held)| held.has_foreign())
+    }
+
+    /// What is there and could not be read, a line each.
+    #[must_use]
+    pub fn hidden(&self) -> Vec<String> {
+        let legacy = self.families.iter().filter(|held| held.hidden == Hidden::Legacy);
+        let line = |held: &Held| {
+            format!(
+                "the kernel holds {} tables of legacy iptables, Weir's perhaps, and {}, which shows them, cannot be used",
+                held.family,
+                Writer::IptablesLegacy.program(held.family)
+            )
+        };
+        legacy.map(line).collect()
+    }
+
     /// What of ours is there, to be [put back](Self::put_back) later.
     #[must_use]
     pub fn own(&self) -> Own {

@@ -2,6 +2,7 @@
 //! commit a table. Also takes them out again, and on a machine of somebody's takes them back by itself.
 
 mod args;
+mod foreign;
 mod report;
 mod undo;
 mod validate;
@@ -170,6 +171,7 @@ fn install(args: &Args, intent: &Intent) -> Result<()> {
     }
     let choices = session.choices(&plan.families)?;
     say(&report::installed(intent, &plan, &choices, &done?))?;
+    foreign::warn(&foreign::in_the_way(&session, intent, &plan, &choices), &[]);
     match waiting {
         Some(waiting) => say(&waiting.how_to_confirm(args.action.netns.as_deref())),
         None => Ok(()),

@@ -15,7 +15,7 @@ use registry::Snapshot;
 use rules::{Intent, Plan};
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Args, may_write, notes, planned, report, say};
+use super::{Args, foreign, may_write, notes, planned, report, say};
 use crate::errors::{self, OrNamed, fail};
 
 /// How often it looks whether all is still there, besides at each change of the folder and at SIGHUP.
@@ -48,19 +48,24 @@ pub(super) fn run(args: &Args, mut intent: Intent, folder: &Path) -> Result<()> 
         let mut terminate = signal(SignalKind::terminate()).or_named(ErrorName::System, "cannot catch signals")?;
         let mut hang_up = signal(SignalKind::hangup()).or_named(ErrorName::System, "cannot catch signals")?;
         let mut interrupt = signal(SignalKind::interrupt()).or_named(ErrorName::System, "cannot catch signals")?;
-        let mut held = false;
+        let (mut held, mut in_the_way) = (false, vec![]);
         let takes_out = loop {
             let snapshot = snapshots.borrow_and_update().clone();
             intent.outbound.services = Some(services(&snapshot));
             match install(args, &intent) {
-                Ok((plan, session, done)) if !held => {
-                    held = true;
-                    notes(&plan);
+                Ok((plan, session, done)) => {
                     let choices = session.choices(&plan.families)?;
-                    say(&report::installed(&intent, &plan, &choices, &done))?;
+                    if !held {
+                        notes(&plan);
+                        say(&report::installed(&intent, &plan, &choices, &done))?;
+                    } else if done.changed {
+                        say(&format!("Now {}.\n", report::outbound(&intent)))?;
+                    }
+                    held = true;
+                    let now = foreign::in_the_way(&session, &intent, &plan, &choices);
+                    foreign::warn(&now, &in_the_way);
+                    in_the_way = now;
                 }
-                Ok((_, _, done)) if done.changed => say(&format!("Now {}.\n", report::outbound(&intent)))?,
-                Ok(_) => {}
                 Err(error) if !held => return Err(error),
                 Err(error) => {
                     errors::print("weir: the rules are not up to date, trying again", &error);
