@@ -3,6 +3,7 @@
 
 mod document;
 mod endpoints;
+mod kind;
 mod list;
 mod node;
 mod pod;
@@ -24,25 +25,11 @@ use model::problem::{Place, Problem, Severity};
 use node::{Node, Note};
 
 pub use endpoints::EndpointsObject;
+pub use kind::Kind;
 pub use pod::PodObject;
 pub use reader::Reader;
 pub use service::{Family, ServiceObject};
 pub use slice::SliceObject;
-
-/// The kinds of object that say something to a proxy; all others are passed over.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Kind {
-    /// `v1` Service.
-    Service,
-    /// `discovery.k8s.io/v1` EndpointSlice.
-    EndpointSlice,
-    /// `v1` Endpoints.
-    Endpoints,
-    /// `v1` Pod.
-    Pod,
-    /// `weir.dev/v1alpha1` MeshConfig, of which there is one, whatever its name.
-    MeshConfig,
-}
 
 /// What identifies an object.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -110,50 +97,25 @@ pub fn parse(file: &str, text: &str) -> Parsed {
 #[must_use]
 pub fn unreadable(file: &str, message: String) -> Parsed {
     let mut parsed = Parsed::default();
-    parsed.refuse(&file.into(), Place::default(), message);
+    parsed.refuse(&file.into(), Place::default(), ErrorName::ManifestFile, message);
     parsed
-}
-
-impl Kind {
-    /// The word in manifests and messages.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Service => "Service",
-            Self::EndpointSlice => "EndpointSlice",
-            Self::Endpoints => "Endpoints",
-            Self::Pod => "Pod",
-            Self::MeshConfig => "MeshConfig",
-        }
-    }
-
-    fn of(api_version: &str, kind: &str) -> Option<Self> {
-        match (api_version, kind) {
-            ("v1", "Service") => Some(Self::Service),
-            ("discovery.k8s.io/v1", "EndpointSlice") => Some(Self::EndpointSlice),
-            ("v1", "Endpoints") => Some(Self::Endpoints),
-            ("v1", "Pod") => Some(Self::Pod),
-            ("weir.dev/v1alpha1", "MeshConfig") => Some(Self::MeshConfig),
-            _ => None,
-        }
-    }
 }
 
 impl std::fmt::Display for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}", self.kind.as_str(), self.name)
+        f.write_str(&called(self.kind, Some(&self.name)))
     }
 }
 
 impl Parsed {
-    fn refuse(&mut self, file: &Arc<str>, place: Place, message: String) {
+    fn refuse(&mut self, file: &Arc<str>, place: Place, name: ErrorName, message: String) {
         self.unreadable = true;
         self.problems.push(Problem {
             file: Arc::clone(file),
             place,
             field: String::new(),
             severity: Severity::Error,
-            name: ErrorName::ManifestSyntax,
+            name,
             message,
         });
     }
@@ -206,10 +168,7 @@ impl Reading {
         let notes = notes.into_inner();
         let failed = notes.iter().any(|note| note.severity == Severity::Error);
         Self {
-            object: match &name {
-                Some(name) => format!("{} {name}", kind.as_str()),
-                None => kind.as_str().to_owned(),
-            },
+            object: called(kind, name.as_ref()),
             outcome: match (name, object) {
                 (Some(name), Some(object)) if !failed => Outcome::Good(Key { kind, name }, Arc::new(object)),
                 (Some(name), _) => Outcome::Refused(Key { kind, name }),
@@ -219,22 +178,9 @@ impl Reading {
         }
     }
 
-    /// Other kinds are no concern of ours, but a misspelt one of ours is its author's.
     fn passed_over(api_version: &str, kind: &str) -> Self {
-        let message = match kind {
-            "Service" | "Endpoints" | "Pod" if !api_version.contains('/') => Some(format!(
-                "apiVersion of a {kind} is `v1`, and this one has `{api_version}`; it is passed over"
-            )),
-            "EndpointSlice" => Some(format!(
-                "apiVersion of an EndpointSlice is `discovery.k8s.io/v1`, and this one has `{api_version}`; it is passed over"
-            )),
-            _ if api_version.starts_with("weir.dev/") => Some(format!(
-                "Weir has no kind {api_version} {kind}; what there is, is `weir.dev/v1alpha1` MeshConfig"
-            )),
-            _ => None,
-        };
-        let note = message.map(|message| Note {
-            severity: Severity::Warning,
+        let note = kind::passed_over(api_version, kind).map(|(severity, message)| Note {
+            severity,
             name: ErrorName::ManifestUnknown,
             field: String::new(),
             message,
@@ -244,6 +190,14 @@ impl Reading {
             outcome: Outcome::PassedOver,
             notes: note.into_iter().collect(),
         }
+    }
+}
+
+/// What an object is called in messages. There is one MeshConfig, whatever its name.
+fn called(kind: Kind, name: Option<&ObjectName>) -> String {
+    match name {
+        Some(name) if kind != Kind::MeshConfig => format!("{} {name}", kind.as_str()),
+        _ => kind.as_str().to_owned(),
     }
 }
 

@@ -168,10 +168,7 @@ fn the_last_good_state_stays_for_each_object() {
         .catalog
         .put("m.yaml", unreadable("m.yaml", "cannot be read".to_owned()));
     assert_eq!(endpoints(&world.told()), ["10.1.0.2:8080 READY"]);
-    assert_eq!(
-        world.problems(),
-        ["m.yaml: cannot be read [WEIR-MANIFEST-SYNTAX]"]
-    );
+    assert_eq!(world.problems(), ["m.yaml: cannot be read [WEIR-MANIFEST-FILE]"]);
     // Removed from a good file, or with it, an object is gone.
     assert!(endpoints(&world.put("m.yaml", &web("targetPort: 1"))).is_empty());
     assert_eq!(world.told().services.len(), 1);

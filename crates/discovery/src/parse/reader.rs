@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
+use model::ErrorName;
 use serde_json::Value;
 
 use super::document::{self, Document};
@@ -57,7 +58,7 @@ impl Reader {
                     contents.tell(&file, &place, &mut parsed);
                     self.known.documents.insert(digest, contents);
                 }
-                Err(message) => parsed.refuse(&file, place, message),
+                Err(message) => parsed.refuse(&file, place, ErrorName::ManifestSyntax, message),
             }
         }
         parsed

@@ -265,9 +265,13 @@ error_names! {
         "The folder of manifests cannot be read or watched.";
         "It does not exist, is no folder, its permissions forbid it, or the limit on inotify watches is reached.";
         "Give a folder with *.yaml or *.json files; look at fs.inotify.max_user_instances and max_user_watches.";
+    ManifestFile = "WEIR-MANIFEST-FILE":
+        "A file of manifests cannot be read.";
+        "Its permissions forbid it to the proxy's user (uid 1337 in a pod), it is larger than is read, or it is not UTF-8. What it held before stays in force.";
+        "Let that user read it: `chmod a+r FILE`; split a large one; save it as UTF-8.";
     ManifestSyntax = "WEIR-MANIFEST-SYNTAX":
         "A manifest is no YAML, no JSON, or no Kubernetes object.";
-        "Indentation, a tab, a missing quote; a document without kind; a file that is not UTF-8. What the file held before stays in force.";
+        "Indentation, a tab, a missing quote; a document without kind. What the file held before stays in force.";
         "Go to the line that the message names.";
     ManifestField = "WEIR-MANIFEST-FIELD":
         "A field of a manifest is missing or has a value that it cannot have.";

@@ -1,13 +1,12 @@
 //! Gauges that are set when metrics are scraped: what the registry holds, and what is wrong with the
 //! manifests that feed it.
 
+use discovery::parse::Kind;
 use model::{Problem, Severity};
 use registry::Snapshot;
 use runtime::metrics::{Family, Gauge, Label, Metrics};
 
-/// Kinds of object that have a label value of their own.
-const KINDS: [&str; 5] = ["Service", "EndpointSlice", "Endpoints", "Pod", "MeshConfig"];
-/// What is no object of these: another kind, a document, a whole file.
+/// What is no object of a kind that is read: another kind, a document, a whole file.
 const OTHER: &str = "other";
 
 /// What the registry holds.
@@ -53,7 +52,7 @@ impl ProblemGauges {
     /// Sets every label set, so that one that is mended goes back to zero.
     pub(super) fn set(&self, problems: &[Problem]) {
         for severity in Severity::ALL {
-            for kind in KINDS.into_iter().chain([OTHER]) {
+            for kind in kinds().chain([OTHER]) {
                 let count = problems
                     .iter()
                     .filter(|problem| problem.severity == severity && kind_of(problem) == kind)
@@ -64,9 +63,14 @@ impl ProblemGauges {
     }
 }
 
+/// Kinds of object that have a label value of their own.
+fn kinds() -> impl Iterator<Item = &'static str> {
+    Kind::ALL.into_iter().map(Kind::as_str)
+}
+
 fn kind_of(problem: &Problem) -> &'static str {
     let word = problem.place.object.split(' ').next().unwrap_or_default();
-    KINDS.into_iter().find(|kind| *kind == word).unwrap_or(OTHER)
+    kinds().find(|kind| *kind == word).unwrap_or(OTHER)
 }
 
 fn number(count: usize) -> i64 {

@@ -17,7 +17,7 @@ fn parsed_whole(text: &str) -> Parsed {
         };
         match document.value().and_then(|value| whole(&value)) {
             Ok(contents) => contents.tell(&file, &place, &mut parsed),
-            Err(message) => parsed.refuse(&file, place, message),
+            Err(message) => parsed.refuse(&file, place, ErrorName::ManifestSyntax, message),
         }
     }
     parsed
