@@ -9,7 +9,6 @@ use std::time::Duration;
 use std::{io, net};
 
 use model::ErrorName;
-use model::liveness::HELD_FOR;
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
@@ -86,7 +85,8 @@ impl Handle {
     /// Gives no more signs of life, and resolves when look-ups go direct and the last that came here is answered.
     pub async fn hand_over(&self) {
         self.hand_over.send_replace(true);
-        sleep(HELD_FOR).await;
+        // Those who give them go when the last sign is forgotten.
+        self.hand_over.closed().await;
         // Whoever has not got an answer by now has given up.
         let _ = timeout(PATIENCE, self.queries.acquire_many(QUERIES_MAX)).await;
     }
@@ -125,6 +125,7 @@ pub fn start(sockets: Sockets, config: Config) -> Result<Handle, runtime::thread
         for listener in sockets.listeners {
             spawn_local(streams(listener, Rc::clone(&server)));
         }
+        drop(handed_over);
         // Ends by the sender's drop.
         let _ = stopped.await;
     })?;

@@ -7,9 +7,10 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 use model::ErrorName;
-use model::liveness::SENT_EVERY;
+use model::liveness::{HELD_FOR, SENT_EVERY};
 use netsys::sock;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -29,8 +30,11 @@ impl Received {
     }
 }
 
-/// Gives signs of life by this socket until it is told to stop; `mark` is how the rules know the proxy, where they
-/// know it by that.
+/// The rules count in ticks of the kernel, of 10 ms at most: one is begun at either end.
+const TICKS: Duration = Duration::from_millis(20);
+
+/// Gives signs of life by this socket until it is told to stop, and ends when the rules have forgotten the last one;
+/// `mark` is how the rules know the proxy, where they know it by that.
 pub(crate) async fn give(
     to: SocketAddr,
     mark: Option<u32>,
@@ -44,6 +48,7 @@ pub(crate) async fn give(
         }
     };
     received.from.set(socket.local_addr().ok());
+    let last = Cell::new(None);
     let giving = async {
         loop {
             let next = Instant::now() + SENT_EVERY;
@@ -52,7 +57,10 @@ pub(crate) async fn give(
             told.as_mut().enable();
             match socket.send(&[]) {
                 // It may be lost where queries fill the queue. They then tell as much.
-                Ok(_) => told.await,
+                Ok(_) => {
+                    last.set(Some(Instant::now()));
+                    told.await;
+                }
                 Err(error) => {
                     tracing::debug!(%error, "giving a sign of life");
                     sleep(SENT_EVERY).await;
@@ -61,10 +69,13 @@ pub(crate) async fn give(
             sleep_until(next).await;
         }
     };
-    tokio::select! {
-        () = giving => {}
-        // The sender's end is one too.
-        _ = stop.wait_for(|stop| *stop) => {}
+    let is_waited_for = tokio::select! {
+        () = giving => false,
+        // The sender's end is one too, after which nobody waits.
+        is_told = async { stop.wait_for(|stop| *stop).await.is_ok() } => is_told,
+    };
+    if let Some(last) = last.get().filter(|_| is_waited_for) {
+        sleep_until(last + HELD_FOR + TICKS).await;
     }
 }
 
@@ -114,11 +125,34 @@ mod tests {
             assert!(!received.is_token(somebody));
             long().await;
             assert_eq!(signs(&own).len(), 1);
+            let stopped = Instant::now();
             stop.send_replace(true);
+            // Its receiver goes when the rules have forgotten the last sign, which was long ago.
+            stop.closed().await;
+            assert_eq!(stopped.elapsed(), Duration::ZERO);
             giving.await.unwrap();
             received.is_token(somebody);
             long().await;
             assert_eq!(signs(&own), []);
+        });
+    }
+    #[test]
+    fn a_stop_is_over_when_the_rules_have_forgotten_the_last_sign() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let own = UdpSocket::bind("127.0.0.1:0").unwrap();
+        tokio::task::LocalSet::new().block_on(&runtime, async {
+            let (stop, stopped) = watch::channel(false);
+            let to = own.local_addr().unwrap();
+            tokio::task::spawn_local(give(to, None, Rc::default(), stopped));
+            sleep(HELD_FOR / 2).await;
+            let asked = Instant::now();
+            stop.send_replace(true);
+            stop.closed().await;
+            assert_eq!(asked.elapsed(), HELD_FOR / 2 + TICKS);
         });
     }
 }

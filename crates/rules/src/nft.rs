@@ -8,12 +8,14 @@
 mod listing;
 mod parse;
 mod print;
+mod signs;
 
 use std::fmt;
 
 pub use self::listing::listing;
 pub use self::parse::parse;
-pub use self::print::transaction;
+pub use self::print::{replacement, transaction};
+pub use self::signs::{Sign, signs};
 use crate::plan::{Family, Plan};
 use crate::render::{Dialect, render_for};
 use crate::ruleset::{Ruleset, TableName};

@@ -106,6 +106,37 @@ fn the_text_of_the_rules_is_read_as_the_rules() {
 }
 
 #[test]
+fn signs_of_life_are_taken_over() {
+    let wanted = nft::render(&planned(&flags()));
+    let listing = |elements: &str| {
+        format!(
+            "table inet weir {{\n\tset other {{\n\t\telements = {{ ipv4 timeout 3s expires 2s }}\n\t}}\n\tset dns-answers {{\n\t\ttype nf_proto\n\t\tflags dynamic,timeout\n\t\telements = {{ {elements} }}\n\t}}\n}}\n"
+        )
+    };
+    for (elements, taken) in [
+        (
+            "ipv4 timeout 3s expires 2s992ms,\n\t\t\t     ipv6 timeout 3s expires 1s",
+            "ipv4 timeout 3s expires 2s992ms, ipv6 timeout 3s expires 1s",
+        ),
+        (
+            "ipv6 timeout 3s expires 992ms, ipv4 timeout 3s expires 0s",
+            "ipv6 timeout 3s expires 992ms",
+        ),
+    ] {
+        let signs = nft::signs(&listing(elements));
+        let text = nft::replacement(&[TableFamily::Inet], &signs, &wanted, true);
+        let line = format!("flags dynamic,timeout;\n\t\telements = {{ {taken} }}\n");
+        assert!(text.contains(&line), "{line} is not in {text}");
+        assert_eq!(nft::parse(&text), wanted);
+        // A table of one family takes its own.
+        let apart = nft::replacement(&[], &signs, &wanted, false);
+        assert_eq!(apart.matches("elements = { ipv").count(), signs.len(), "{apart}");
+    }
+    assert_eq!(nft::signs(&listing("ipv4 timeout 3s")), []);
+    assert_eq!(nft::signs(&listing("ipv4 timeout 3s expires 1h")), []);
+}
+
+#[test]
 fn what_the_flags_say() {
     let dns = |flags: &Flags| flags.intent().unwrap().dns;
     assert_eq!(dns(&Flags::default()), None);

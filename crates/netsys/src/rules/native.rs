@@ -4,7 +4,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use rules::nft::{self, TableFamily};
+use rules::nft::{self, Sign, TableFamily};
 use rules::ruleset::TableName;
 use rules::{Family, Ruleset};
 
@@ -23,6 +23,8 @@ pub(super) struct Native {
     held: Vec<Ruleset>,
     /// Whether others have tables of which the programs of iptables show nothing.
     others: bool,
+    /// What they remember of the DNS proxy.
+    signs: Vec<Sign>,
 }
 
 impl Native {
@@ -37,8 +39,12 @@ impl Native {
             there: tables.as_ref().map_or_else(|_| vec![], |tables| ours(tables)),
             held: vec![],
             others: tables.as_ref().is_ok_and(|tables| has_others(tables)),
+            signs: vec![],
         };
-        native.held = native.list()?;
+        let text = native.list()?;
+        native.signs = nft::signs(&text);
+        native.held = nft::parse(&text);
+        native.held.retain(|ruleset| !ruleset.tables.is_empty());
         Ok(native)
     }
 
@@ -86,7 +92,7 @@ impl Native {
 
     fn write(&self, wanted: &[Ruleset]) -> Result<(), Error> {
         let run = |inet| {
-            let text = nft::transaction(&self.there, wanted, inet);
+            let text = nft::replacement(&self.there, &self.signs, wanted, inet);
             match has_cgroups(&text) {
                 true => self.run_with_cgroups(&["-f", "-"], &text),
                 false => self.run(&["-f", "-"], &text),
@@ -104,7 +110,7 @@ impl Native {
         self.run(&["-c", "-f", "-"], text).map(drop)
     }
 
-    fn list(&self) -> Result<Vec<Ruleset>, Error> {
+    fn list(&self) -> Result<String, Error> {
         // One command a run: several of them get in each other's way in some versions.
         let texts = self.there.iter().map(|family| {
             let command = format!("list table {family} {}", nft::TABLE);
@@ -115,9 +121,7 @@ impl Native {
                 false => Ok(text),
             }
         });
-        let mut held = nft::parse(&texts.collect::<Result<String, _>>()?);
-        held.retain(|ruleset| !ruleset.tables.is_empty());
-        Ok(held)
+        texts.collect()
     }
 
     fn run(&self, arguments: &[&str], input: &str) -> Result<String, Error> {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
-use super::{Hook, TABLE, TableFamily, user_chain};
+use super::{Hook, Sign, TABLE, TableFamily, user_chain};
 use crate::cgroup;
 use crate::intent::SocketMark;
 use crate::plan::Family;
@@ -18,6 +18,12 @@ use crate::ruleset::{
 /// go into one `inet` table where they may.
 #[must_use]
 pub fn transaction(there: &[TableFamily], wanted: &[Ruleset], inet: bool) -> String {
+    replacement(there, &[], wanted, inet)
+}
+
+/// The same where the tables remember signs of life, which their successors take over.
+#[must_use]
+pub fn replacement(there: &[TableFamily], signs: &[Sign], wanted: &[Ruleset], inet: bool) -> String {
     let mut text = String::new();
     for family in there {
         // Naming it first makes the removal right whether it is still there or not.
@@ -29,10 +35,10 @@ pub fn transaction(there: &[TableFamily], wanted: &[Ruleset], inet: bool) -> Str
         .filter(|ruleset| !ruleset.tables.is_empty())
         .collect();
     match wanted[..] {
-        [v4, v6] if inet => table(&mut text, TableFamily::Inet, &[v4, v6]),
+        [v4, v6] if inet => table(&mut text, TableFamily::Inet, signs, &[v4, v6]),
         _ => wanted
             .iter()
-            .for_each(|ruleset| table(&mut text, ruleset.family.into(), &[ruleset])),
+            .for_each(|ruleset| table(&mut text, ruleset.family.into(), signs, &[ruleset])),
     }
     text
 }
@@ -42,11 +48,16 @@ fn line(text: &mut String, what: std::fmt::Arguments<'_>) {
     let _ = writeln!(text, "{what}");
 }
 
-fn table(text: &mut String, family: TableFamily, rulesets: &[&Ruleset]) {
+fn table(text: &mut String, family: TableFamily, signs: &[Sign], rulesets: &[&Ruleset]) {
     line(text, format_args!("table {family} {TABLE} {{"));
     if rulesets.iter().any(|ruleset| remembers(ruleset)) {
         line(text, format_args!("\tset {SET} {{"));
         line(text, format_args!("\t\ttype nf_proto; flags dynamic,timeout;"));
+        let seen = signs.iter().filter(|sign| family.sees().contains(&sign.family));
+        let elements: Vec<_> = seen.map(|sign| sign.element()).collect();
+        if !elements.is_empty() {
+            line(text, format_args!("\t\telements = {{ {} }}", elements.join(", ")));
+        }
         line(text, format_args!("\t}}"));
     }
     let mut names: Vec<(TableName, &Chain)> = vec![];

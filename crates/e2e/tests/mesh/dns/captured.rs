@@ -1,6 +1,8 @@
 //! Captured look-ups while the DNS proxy is killed, hangs, ends and comes back: they go direct within the life of a
 //! sign, and none is answered wrongly. Clients have a fresh socket for each look-up, or keep one for all.
 
+mod replaced;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream, UdpSocket};
