@@ -7,7 +7,6 @@
 pub mod catalog;
 mod folder;
 pub mod manifests;
-pub mod nearest;
 pub mod parse;
 mod watch;
 

@@ -53,8 +53,18 @@ fn admin_changes_nothing_for_a_page_or_a_stray_request() -> Result<()> {
         200
     );
     assert_eq!(ask(&client, &[&logging])?, (200, "proxy=debug\n".to_owned()));
-    let (status, body) = ask(&client, &["-X", "POST", &format!("{logging}?level=loud=er")])?;
-    assert!(status == 400 && body.contains("write a level"), "{status} {body}");
+    for (filter, told) in [
+        ("proxy=loud", "write a level"),
+        ("inof", "`inof` is no level, did you mean `info`?"),
+        (
+            "loud=info",
+            "nothing logs as `loud`; the targets are weir, proxy, ",
+        ),
+    ] {
+        let (status, body) = ask(&client, &["-X", "POST", &format!("{logging}?level={filter}")])?;
+        assert!(status == 400 && body.contains(told), "{status} {body}");
+    }
+    assert_eq!(ask(&client, &[&logging])?, (200, "proxy=debug\n".to_owned()));
 
     let (status, body) = ask(&client, &[&format!("http://localhost:{ADMIN}/config_dump")])?;
     assert_eq!(status, 200);

@@ -31,6 +31,22 @@ pub fn ids(pid: u32) -> io::Result<Ids> {
         .ok_or_else(|| io::Error::other("/proc does not tell its ids"))
 }
 
+/// Its parent; none where it has none that can be seen.
+#[must_use]
+pub fn parent(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    line.trim().parse().ok().filter(|parent| *parent != 0)
+}
+
+/// The id that it has in its own namespace of processes.
+#[must_use]
+pub fn own_id(pid: u32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    line.split_whitespace().last()?.parse().ok()
+}
+
 /// Every process that can be seen, in no order.
 ///
 /// # Errors
@@ -142,6 +158,8 @@ mod tests {
         assert_eq!(ids(me).unwrap().uid, rustix::process::geteuid().as_raw());
         assert!(all().unwrap().contains(&me));
         assert!(words(me)[0].contains("netsys"));
+        assert_eq!(parent(me), Some(std::os::unix::process::parent_id()));
+        assert_eq!(own_id(me), Some(me));
         assert!(variable(me, "PATH").is_some());
         assert!(netns_of(me).is_some());
         assert_ne!(cgroups(me), Membership::default());

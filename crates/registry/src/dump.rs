@@ -26,6 +26,9 @@ pub struct Dump {
     pub version: u64,
     /// Who this proxy is, if anybody.
     pub own: Option<ObjectName>,
+    /// The process that wrote this, where one runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<ProcessDump>,
     /// The capture listeners, and published ports.
     pub listeners: Vec<ListenerDump>,
     /// How it serves DNS, where it does.
@@ -42,6 +45,19 @@ pub struct Dump {
     /// What is wrong with the manifests.
     #[serde(default)]
     pub problems: ProblemsDump,
+}
+
+/// A running proxy.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct ProcessDump {
+    /// Its process id, as it is in its own namespace of processes.
+    pub pid: u32,
+    /// Version of the program.
+    pub version: String,
+    /// When it started, in seconds since 1970.
+    pub started: u64,
+    /// The number of the network namespace that it lives in: no other one on the machine has it.
+    pub netns: Option<u64>,
 }
 
 /// A capture listener, or a published port.
@@ -187,6 +203,7 @@ impl Dump {
         Self {
             version: snapshot.version,
             own: snapshot.own_name.clone(),
+            process: None,
             listeners: listeners.to_vec(),
             dns: None,
             settings: (*snapshot.settings).clone(),

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod drain;
 pub mod lines;
 pub mod metrics;
+pub mod nearest;
 pub mod random;
 pub mod ready;
 pub mod server;

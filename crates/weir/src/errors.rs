@@ -6,7 +6,7 @@ mod tests;
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::io;
+use std::io::{self, Write};
 
 use model::ErrorName;
 use rules::Mistake;
@@ -95,7 +95,21 @@ impl<T> OrNamed<T> for Option<T> {
 /// The one place where an error that ends the program is printed: its chain, and its name at the end. `who` is
 /// the program, with the subcommand where its output stands beside that of others.
 pub(crate) fn print(who: &str, error: &anyhow::Error) {
-    eprintln!("{who}: {error:#} [{}]", name_of(error));
+    say(&format!("{who}: {error:#} [{}]", name_of(error)));
+}
+
+/// A line on standard error; lost where nobody reads it.
+pub(crate) fn say(line: &str) {
+    let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// Whether it is only that nobody reads what is printed: `weir demo | head`.
+pub(crate) fn is_unheard(error: &anyhow::Error) -> bool {
+    let is_closed = |cause: &(dyn StdError + 'static)| {
+        let cause = cause.downcast_ref::<io::Error>();
+        cause.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+    };
+    name_of(error) == ErrorName::Output && error.chain().any(is_closed)
 }
 
 /// The name of the outermost error that has one.
@@ -157,7 +171,7 @@ fn of_type(error: &(dyn StdError + 'static)) -> Option<ErrorName> {
     if let Some(error) = error.downcast_ref::<runtime::telemetry::Error>() {
         use runtime::telemetry::Error as E;
         return Some(match error {
-            E::Filter { .. } => ErrorName::LogFilter,
+            E::Filter { .. } | E::Level { .. } | E::Target { .. } => ErrorName::LogFilter,
             E::Twice | E::Gone => ErrorName::Defect,
         });
     }

@@ -12,8 +12,10 @@ mod version;
 #[cfg(test)]
 mod documents;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 /// glibc's allocator keeps what workers freed; this one gives it back and is as fast.
@@ -24,6 +26,11 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 /// it did.
 #[derive(Parser)]
 #[command(name = "weir", version = version::SHORT, long_version = version::LONG)]
+#[command(after_help = "EXIT STATUS:\n  \
+    0  done, and what was asked about is as it should be\n  \
+    1  the answer is bad\n  \
+    2  it could not be done, or the arguments say nothing; `weir run` has 125 for it, as its command may have any other\n\n\
+Each subcommand's --help says more.")]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -42,26 +49,51 @@ enum Command {
     Completions(cmd::completions::Args),
 }
 
+/// What logs, as a filter of the log names it: the crates that have something to say.
+const LOGGING: &[&str] = &["weir", "proxy", "dns", "discovery", "runtime"];
+
+/// It could not be done: neither a good answer nor a bad one.
+const FAILED: u8 = 2;
+/// Nobody reads what is printed, as a shell tells of a program that SIGPIPE ended.
+const UNHEARD: u8 = 128 + 13;
+
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let arguments = match Arguments::try_parse_from(words(std::env::args_os())) {
         Ok(arguments) => arguments,
         Err(error) => return mistaken(&error),
     };
     match run(arguments.command) {
         Ok(code) => code,
+        Err(error) if errors::is_unheard(&error) => ExitCode::from(UNHEARD),
         Err(error) => {
             errors::print("weir", &error);
-            ExitCode::FAILURE
+            ExitCode::from(FAILED)
         }
     }
+}
+
+/// Who asks how `help` is used wants help: clap takes the flag for the name of a subcommand.
+fn words(all: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut words: Vec<OsString> = all.collect();
+    let asks = |word: &OsString| word == "-h" || word == "--help";
+    let at = if words.get(1).is_some_and(|word| word == "pc") {
+        2
+    } else {
+        1
+    };
+    if words.get(at).is_some_and(|word| word == "help") && words.get(at + 1).is_some_and(asks) {
+        words.remove(at);
+    }
+    words
 }
 
 /// Help, the version, or what is wrong with the arguments.
 fn mistaken(error: &clap::Error) -> ExitCode {
     // Nobody is left to hear of a failure to print.
     let _ = error.print();
-    if error.use_stderr() {
-        eprintln!("[{}]", model::ErrorName::Usage);
+    // Nothing is wrong where help is what was missing.
+    if error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        errors::say(&format!("[{}]", model::ErrorName::Usage));
     }
     let is_run = std::env::args_os().nth(1).is_some_and(|word| word == "run");
     match u8::try_from(error.exit_code()) {
@@ -69,7 +101,7 @@ fn mistaken(error: &clap::Error) -> ExitCode {
         // Any other could be taken for the command's.
         _ if is_run => ExitCode::from(cmd::run::FAILED),
         Ok(code) => ExitCode::from(code),
-        Err(_) => ExitCode::FAILURE,
+        Err(_) => ExitCode::from(FAILED),
     }
 }
 

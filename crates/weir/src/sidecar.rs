@@ -4,14 +4,15 @@
 use std::fs::File;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use model::ErrorName;
 use proxy::{Config, Listeners, Sockets};
 use registry::Snapshot;
-use registry::dump::{DnsDump, Dump, ListenerDump};
+use registry::dump::{DnsDump, Dump, ListenerDump, ProcessDump};
 use runtime::clock;
 use runtime::drain::{self, Trigger};
 use runtime::lines;
@@ -21,6 +22,7 @@ use tokio::sync::watch;
 
 use crate::errors::OrNamed;
 use crate::servers::{self, Dumper, Places, Servers, Shown};
+use crate::version;
 
 /// Descriptors kept for everything that is not a proxied connection.
 const DESCRIPTORS_KEPT: usize = 256;
@@ -221,11 +223,25 @@ fn named_listeners(listeners: &Listeners) -> Vec<ListenerDump> {
 
 /// Writes everything the proxy was told, and what it has lived through, as JSON.
 fn dump(listeners: Vec<ListenerDump>, dns: Option<ShownDns>) -> Dumper {
+    let process = this_process();
     Box::new(move |snapshot, problems| {
         let mut dump = Dump::new(snapshot, &listeners, problems, clock::millis());
+        dump.process = Some(process.clone());
         dump.dns = dns.as_ref().map(|dns| dns.dump(snapshot));
         serde_json::to_string(&dump).unwrap_or_else(|error| format!("{{\"error\":\"{error}\"}}"))
     })
+}
+
+/// By what `weir pc` tells this proxy from others.
+fn this_process() -> ProcessDump {
+    let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let pid = process::id();
+    ProcessDump {
+        pid,
+        version: version::VERSION.to_owned(),
+        started: since_1970.map_or(0, |since| since.as_secs()),
+        netns: netsys::process::netns_of(pid),
+    }
 }
 
 impl Sidecar {

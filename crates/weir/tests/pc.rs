@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::thread;
 
 use model::{Place, Problem, Severity, Update, Workload};
+use registry::dump::ProcessDump;
 use registry::{Dump, Table};
 
 /// The directory of the sockets, under an `XDG_RUNTIME_DIR` of its own.
@@ -26,8 +27,20 @@ impl Runtime {
 
     /// A proxy of this process id, which answers one request after the other.
     fn proxy(&self, id: &str, own: &str) {
+        self.proxy_in(id, own, netsys::process::netns_of(std::process::id()));
+    }
+
+    /// The same, which lives in a network namespace.
+    fn proxy_in(&self, id: &str, own: &str, netns: Option<u64>) {
         let listener = UnixListener::bind(self.0.path().join(format!("weir/{id}.sock"))).unwrap();
-        let dump = dump(own);
+        let mut dump: Dump = serde_json::from_str(&dump(own)).unwrap();
+        dump.process = Some(ProcessDump {
+            pid: id.parse().unwrap(),
+            version: "1.2.3".to_owned(),
+            started: 1_700_000_000,
+            netns,
+        });
+        let dump = serde_json::to_string(&dump).unwrap();
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let mut stream = stream.unwrap();
@@ -45,14 +58,16 @@ impl Runtime {
     }
 
     fn pc(&self, arguments: &[&str]) -> (bool, String, String) {
-        told(
-            &Command::new(env!("CARGO_BIN_EXE_weir"))
-                .arg("pc")
-                .args(arguments)
-                .env("XDG_RUNTIME_DIR", self.0.path())
-                .output()
-                .unwrap(),
-        )
+        told(&self.output(arguments))
+    }
+
+    fn output(&self, arguments: &[&str]) -> Output {
+        let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
+        let weir = weir
+            .arg("pc")
+            .args(arguments)
+            .env("XDG_RUNTIME_DIR", self.0.path());
+        weir.output().unwrap()
     }
 }
 
@@ -115,13 +130,116 @@ fn the_only_proxy_is_found_and_one_of_several_is_named() {
         !ok && err.contains("--proxy nobody is no process id, no socket file and no HOST:PORT"),
         "{err}"
     );
-    let (ok, _, err) = runtime.pc(&["w", "--proxy", "8"]);
+    let (ok, _, err) = runtime.pc(&["w", "--proxy", "4194305"]);
     assert!(
-        !ok && err.contains("no proxy of this user has the process id 8; see them with `ls "),
+        !ok && err.contains("no proxy of this user has the process id 4194305, and there is no such process; `weir pc proxies`"),
         "{err}"
     );
     let (ok, _, err) = runtime.pc(&["w", "--proxy", "7"]);
     assert!(!ok && err.contains("cannot ask the proxy 7"), "{err}");
+}
+
+#[test]
+fn those_that_run_are_listed_and_one_elsewhere_is_told() {
+    let runtime = Runtime::new();
+    runtime.proxy_in("4194301", "a/one", Some(1));
+    let (ok, _, err) = runtime.pc(&["workloads"]);
+    let told =
+        "weir: no proxy in this network namespace; this is the proxy of a/one, process 4194301, in net:[1]\n";
+    assert!(ok && err == told, "{err}");
+    runtime.proxy_in("4194302", "b/two", Some(2));
+    let (ok, _, err) = runtime.pc(&["workloads"]);
+    assert!(
+        !ok && err.contains("2 proxies run in other network namespaces; say which:"),
+        "{err}"
+    );
+    runtime.proxy("4194303", "c/three");
+    let (ok, out, err) = runtime.pc(&["workloads"]);
+    assert!(
+        ok && err.is_empty() && out.contains("three"),
+        "that of this namespace: {out}{err}"
+    );
+
+    let (_, out, _) = runtime.pc(&["proxies", "-o", "json"]);
+    let rows: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let ours = rows
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|row| row["proxy"].as_str().unwrap().starts_with("41943"));
+    let ours: Vec<_> = ours
+        .map(|row| (row["pod"].as_str(), row["netns"].as_str(), row["since"].as_str()))
+        .collect();
+    let since = Some("2023-11-14T22:13:20Z");
+    let expected = [
+        ("a/one", "net:[1]"),
+        ("b/two", "net:[2]"),
+        ("c/three", "this one"),
+    ];
+    assert_eq!(ours, expected.map(|(pod, netns)| (Some(pod), Some(netns), since)));
+}
+
+#[test]
+fn one_that_hangs_is_told_so() {
+    let runtime = Runtime::new();
+    // It listens and accepts nothing.
+    let _hung = UnixListener::bind(runtime.0.path().join("weir/4194301.sock")).unwrap();
+    let output = runtime.output(&["clusters"]);
+    let (_, _, err) = told(&output);
+    assert_eq!(output.status.code(), Some(2), "{err}");
+    assert!(
+        err.contains("4194301.sock: it listens, and has not answered within 5 s"),
+        "{err}"
+    );
+    assert!(!err.contains("temporarily unavailable"), "{err}");
+}
+
+#[test]
+fn status_help_and_forms() {
+    let runtime = Runtime::new();
+    runtime.proxy("4194301", "a/one");
+    let (ok, out, _) = runtime.pc(&["dump", "-o", "yaml"]);
+    assert!(ok && out.contains("pid: 4194301\n"), "{out}");
+    let output = runtime.output(&["dump", "-o", "table"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(
+        told(&output)
+            .2
+            .contains("a dump is no table; ask for -o json or -o yaml")
+    );
+    let (_, help, _) = runtime.pc(&["clusters", "--help"]);
+    assert!(help.contains("possible values: outbound, inbound"), "{help}");
+
+    let bare = runtime.output(&[]);
+    let (_, _, err) = told(&bare);
+    assert!(
+        bare.status.code() == Some(2) && err.contains("Usage: weir pc") && !err.contains("WEIR-USAGE"),
+        "{err}"
+    );
+    let (ok, out, err) = runtime.pc(&["help", "-h"]);
+    assert!(
+        ok && out.contains("Usage: weir pc") && err.is_empty(),
+        "{out}{err}"
+    );
+    let (ok, _, err) = runtime.pc(&["clusters", "--direction", "up"]);
+    assert!(
+        !ok && err.contains("[possible values: outbound, inbound]") && err.contains("[WEIR-USAGE]"),
+        "{err}"
+    );
+}
+
+#[test]
+fn nobody_who_reads_is_no_error() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut weir = Command::new(env!("CARGO_BIN_EXE_weir"));
+    let output = weir
+        .args(["completions", "bash"])
+        .stdout(writer)
+        .output()
+        .unwrap();
+    let (_, _, err) = told(&output);
+    assert_eq!((output.status.code(), err.as_str()), (Some(141), ""));
 }
 
 #[test]
@@ -202,7 +320,7 @@ fn problems_are_a_table_and_a_hint_under_the_others() {
     assert_eq!(rows.as_array().unwrap().len(), 1);
     assert_eq!(rows[0]["field"], "spec.ports");
     let (_, _, err) = pc(&two, &["problems", "--severity", "bad"]);
-    assert!(err.contains("say error, warning or note"), "{err}");
+    assert!(err.contains("[possible values: error, warning, note]"), "{err}");
     // A note is worth knowing, and no problem to hint at.
     let (_, _, err) = pc(&[problem(1, Severity::Note, "")], &["workloads"]);
     assert_eq!(err, "");

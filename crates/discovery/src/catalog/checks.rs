@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use model::{Endpoint, ErrorName, ObjectName, Service, TargetPort};
 
 use super::Catalog;
-use crate::nearest::nearest;
 use crate::parse::{Key, Kind, Object, PodObject, ServiceObject};
+use runtime::nearest::nearest;
 
 /// A warning at the object whose author can mend it.
 #[derive(Debug)]

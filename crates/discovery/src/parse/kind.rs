@@ -3,7 +3,7 @@
 
 use model::problem::Severity;
 
-use crate::nearest::nearest;
+use runtime::nearest::nearest;
 
 /// The kinds of object that say something to a proxy; all others are passed over.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -8,8 +8,8 @@ use std::str::FromStr;
 
 use serde_json::Value;
 
-use crate::nearest::nearest;
 use model::{ErrorName, Severity};
+use runtime::nearest::nearest;
 
 /// Something noted about one field.
 #[derive(Debug)]

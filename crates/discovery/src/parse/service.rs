@@ -11,7 +11,7 @@ use model::{
 
 use super::node::Node;
 use super::settings;
-use crate::nearest::nearest;
+use runtime::nearest::nearest;
 
 /// A Service, and what is needed to find its endpoints and its address.
 #[derive(Clone, PartialEq, Debug)]

@@ -7,7 +7,7 @@ use model::settings::{AccessLog, Balancing, DNS_TTL_MAX, OutboundPolicy, Overrid
 use model::{ErrorName, Settings, duration};
 
 use super::node::Node;
-use crate::nearest::nearest;
+use runtime::nearest::nearest;
 
 /// Prefix of the annotations.
 const PREFIX: &str = "weir.dev/";

@@ -6,6 +6,7 @@ mod dns;
 mod endpoint_death;
 mod half_close;
 mod http;
+mod pc;
 mod problems;
 mod recaptured;
 mod reload;

@@ -4,15 +4,23 @@
 use anyhow::Result;
 use e2e::manifests::{Port, Service};
 use e2e::mesh::addresses;
-use e2e::{Mesh, Pod, eventually, weir};
+use e2e::{Mesh, Pod, RunAs, eventually, weir};
 use model::ports::METRICS;
 use serde_json::Value;
 
-/// `weir pc`, asking the pod's own proxy: what it says on standard output and on standard error.
+/// `weir pc`, asking the pod's own proxy: what it says on standard output and on standard error. Its status says
+/// whether an error is among the problems.
 fn pc(pod: &Pod, arguments: &[&str]) -> Result<(String, String)> {
     let proxy = ["pc", "--proxy", "127.0.0.1:15000"];
-    let said = weir::run(pod, &[&proxy, arguments].concat())?;
-    Ok((said.text(), said.errors()))
+    let weir = weir::binary()?;
+    let said = pod.try_run(RunAs::Root, &weir.to_string_lossy(), [&proxy, arguments].concat())?;
+    let (text, told) = (said.text(), said.errors());
+    let is_bad = arguments[0] == "problems"
+        && text
+            .lines()
+            .any(|line| line.starts_with("error ") || line.contains("\"error\""));
+    assert_eq!(said.status.code(), Some(i32::from(is_bad)), "{text}{told}");
+    Ok((text, told))
 }
 
 fn metric(pod: &Pod, severity: &str, kind: &str) -> Result<Option<String>> {

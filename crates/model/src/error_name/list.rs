@@ -156,7 +156,7 @@ error_names! {
     LogFilter = "WEIR-LOG-FILTER":
         "The filter of the program's log is not one.";
         "A level or module was misspelt.";
-        "Write a level (info), or levels by module: info,proxy=debug.";
+        "Write a level (info), or levels by module: info,proxy=debug. The modules are weir, proxy, dns, discovery and runtime.";
     Identity = "WEIR-IDENTITY":
         "The proxy cannot tell which pod it belongs to.";
         "Half of the name is missing, or no manifest describes the pod.";
@@ -396,7 +396,7 @@ error_names! {
     NoProxy = "WEIR-NO-PROXY":
         "No running proxy was found, or several, or the one that was named does not answer.";
         "It was not started, runs as another user or in another namespace, or several run and none was named.";
-        "Name one: --admin ADDRESS or SOCKET-FILE; `weir pc` without one lists what it looked for.";
+        "`weir pc proxies` lists what runs; name one with --proxy PID, SOCKET-FILE or HOST:PORT, or as root a process of its pod with --pid.";
     BadAnswer = "WEIR-BAD-ANSWER":
         "What answered is no proxy of Weir's, or another version.";
         "Another program has the port, or the two versions do not fit.";

@@ -1,10 +1,13 @@
 //! `weir completions SHELL`: a completion script on standard output.
 
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::CommandFactory;
 use clap_complete::Shell;
+use model::ErrorName;
+
+use crate::errors::OrNamed;
 
 /// Print a completion script for a shell
 #[derive(clap::Args)]
@@ -13,16 +16,11 @@ pub(crate) struct Args {
     shell: Shell,
 }
 
-#[expect(
-    clippy::unnecessary_wraps,
-    reason = "every subcommand runs by the same signature"
-)]
 pub(crate) fn run(args: &Args) -> anyhow::Result<ExitCode> {
-    clap_complete::generate(
-        args.shell,
-        &mut crate::Arguments::command(),
-        "weir",
-        &mut io::stdout(),
-    );
+    // Not straight to standard output: it would panic where nobody reads.
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut crate::Arguments::command(), "weir", &mut script);
+    let printed = io::stdout().write_all(&script);
+    printed.or_named(ErrorName::Output, "cannot print")?;
     Ok(ExitCode::SUCCESS)
 }

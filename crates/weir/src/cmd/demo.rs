@@ -67,7 +67,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     );
     contain::enter_alone()?;
     let filter = std::env::var("WEIR_LOG").unwrap_or_else(|_| String::from("error"));
-    let level = telemetry::start(telemetry::Format::Text, &filter)?;
+    let level = telemetry::start(telemetry::Format::Text, &filter, crate::LOGGING)?;
 
     say(&format!(
         "{}\n{}\n",

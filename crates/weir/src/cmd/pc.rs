@@ -1,7 +1,9 @@
 //! `weir pc`: what a running proxy, or a saved dump, would do with traffic.
 
+mod ask;
 pub(crate) mod fetch;
 pub(crate) mod find;
+mod proxies;
 mod show;
 
 use std::io::Read;
@@ -10,17 +12,29 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::{fs, io};
 
-use crate::errors::OrNamed;
 use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
 use model::{Direction, ErrorName, Severity};
 use registry::Dump;
 
+use super::place::Place;
+use crate::errors::OrNamed;
+
 /// Show what a running proxy knows: listeners, routes, clusters, endpoints, services, names, settings, problems
 ///
-/// The proxy is found by itself where one runs for this user or on 127.0.0.1:15000; --proxy names one of
-/// several. A dump saved with `weir pc dump` (or `curl localhost:15000/config_dump`) is read with --file.
+/// The proxy is that of this network namespace (127.0.0.1:15000), or else the only one that this user runs;
+/// standard error says whose it is where it is another namespace's. --proxy names one of several, and --pid, as
+/// root, that of any process's namespace; `weir pc proxies` lists them. A dump saved with `weir pc dump` (or
+/// `curl localhost:15000/config_dump`) is read with --file.
 #[derive(clap::Args)]
+#[command(after_long_help = "EXIT STATUS:\n  \
+    0  shown\n  \
+    1  shown, and it is bad: `problems` with an error among them, `proxies` with one that does not answer\n  \
+    2  not shown: no proxy or file, or arguments that say nothing\n\n\
+EXAMPLES:\n  \
+    weir pc endpoints --status UNHEALTHY      of the proxy here\n  \
+    weir pc clusters --pid $(pgrep -f myapp)  of the proxy in a pod, from its node, as root\n  \
+    weir pc proxies                           which there are")]
 pub(crate) struct Args {
     #[command(subcommand)]
     what: What,
@@ -30,7 +44,7 @@ pub(crate) struct Args {
         long,
         global = true,
         value_name = "WHICH",
-        conflicts_with = "file",
+        conflicts_with_all = ["file", "netns", "pid"],
         help_heading = "Source and form"
     )]
     proxy: Option<String>,
@@ -41,20 +55,23 @@ pub(crate) struct Args {
         short,
         global = true,
         value_name = "FILE",
+        conflicts_with_all = ["netns", "pid"],
         help_heading = "Source and form"
     )]
     file: Option<PathBuf>,
 
-    /// Form of the output
+    #[command(flatten)]
+    place: Place,
+
+    /// Form of the output [default: table; of `dump` json]
     #[arg(
         long,
         short,
         global = true,
         value_name = "FORM",
-        default_value = "table",
         help_heading = "Source and form"
     )]
-    output: Form,
+    output: Option<Form>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -98,9 +115,9 @@ enum What {
         /// Only of services whose host name contains this
         #[arg(long)]
         fqdn: Option<String>,
-        /// Only of this direction: outbound or inbound
-        #[arg(long, value_parser = direction)]
-        direction: Option<Direction>,
+        /// Only of this direction
+        #[arg(long, value_parser = DIRECTIONS, ignore_case = true)]
+        direction: Option<String>,
         /// Only of this service port
         #[arg(long)]
         port: Option<u16>,
@@ -152,27 +169,36 @@ enum What {
     /// What is wrong with the manifests, with file, document, object and field
     #[command(visible_aliases = ["problem", "p"])]
     Problems {
-        /// Only of this severity: error, warning or note
-        #[arg(long, value_parser = severity)]
-        severity: Option<Severity>,
+        /// Only of this severity
+        #[arg(long, value_parser = SEVERITIES, ignore_case = true)]
+        severity: Option<String>,
     },
-    /// Everything, as JSON: to be saved, and read with --file
+    /// The proxies that run: those of this user and, as root, all on this machine
+    Proxies,
+    /// Everything, as JSON or YAML: to be saved as JSON, and read with --file
     Dump,
 }
 
+/// As they are written. Words, and not the types, so that the help lists them.
+const DIRECTIONS: [&str; 2] = ["outbound", "inbound"];
+const SEVERITIES: [&str; 3] = ["error", "warning", "note"];
+
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
+    if matches!(args.what, What::Proxies) {
+        return show::proxies(&proxies::all()?, args.output.unwrap_or(Form::Table));
+    }
     let text = match &args.file {
         Some(path) => read(path)?,
-        None => find::dump(args.proxy.as_deref())?,
+        None => find::find(args.proxy.as_deref(), &args.place)?.dump,
     };
     if matches!(args.what, What::Dump) {
-        return print(&(text.trim_end().to_owned() + "\n"));
+        return show::whole(&text, args.output.unwrap_or(Form::Json));
     }
     let dump: Dump = serde_json::from_str(&text).or_named(
         ErrorName::BadAnswer,
         "this is not a dump of a proxy of this version; save one with `weir pc dump` of the proxy's own version",
     )?;
-    show::show(&dump, args.what, args.output)
+    show::show(&dump, args.what, args.output.unwrap_or(Form::Table))
 }
 
 /// Prints, and ends quietly where nobody reads any more (`weir pc clusters | head`).
@@ -206,18 +232,32 @@ fn record_type(text: &str) -> Result<String, String> {
     }
 }
 
-fn severity(text: &str) -> Result<Severity, String> {
-    let known = Severity::ALL.into_iter();
-    let mut named = known.filter(|severity| severity.as_str().eq_ignore_ascii_case(text));
-    named
-        .next()
-        .ok_or_else(|| "say error, warning or note".to_owned())
+/// One of [`DIRECTIONS`].
+fn direction(word: &str) -> Direction {
+    match word.eq_ignore_ascii_case("inbound") {
+        true => Direction::Inbound,
+        false => Direction::Outbound,
+    }
 }
 
-fn direction(text: &str) -> Result<Direction, String> {
-    match text.to_ascii_lowercase().as_str() {
-        "outbound" => Ok(Direction::Outbound),
-        "inbound" => Ok(Direction::Inbound),
-        _ => Err("say outbound or inbound".to_owned()),
+/// One of [`SEVERITIES`].
+fn severity(word: &str) -> Option<Severity> {
+    let mut known = Severity::ALL.into_iter();
+    known.find(|severity| severity.as_str().eq_ignore_ascii_case(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_word_stands_for_itself() {
+        for word in DIRECTIONS {
+            assert_eq!(direction(word).as_str(), word);
+        }
+        for word in SEVERITIES {
+            assert_eq!(severity(word).unwrap().as_str(), word);
+        }
+        assert_eq!(SEVERITIES.len(), Severity::ALL.len());
     }
 }

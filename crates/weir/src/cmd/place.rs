@@ -1,13 +1,19 @@
 //! Which network namespace a command is about: the one it runs in, one with a name or a path, or a process's.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::{fmt, fs};
 
 use anyhow::Result;
 use model::ErrorName;
 use netsys::netns::Netns;
+use netsys::process;
+use serde::{Serialize, Serializer};
 
 use crate::errors::OrNamed;
 
+/// Where `ip netns` has its names.
+const NAMES: &str = "/run/netns";
 /// Where files are that go with names of `ip netns`.
 const FILES: &str = "/etc/netns";
 
@@ -16,10 +22,10 @@ const FILES: &str = "/etc/netns";
 #[command(next_help_heading = "Where")]
 pub(crate) struct Place {
     /// A namespace by its path or its name under /run/netns [default: the one this runs in]
-    #[arg(long, value_name = "PATH|NAME", conflicts_with = "pid")]
+    #[arg(long, global = true, value_name = "PATH|NAME", conflicts_with = "pid")]
     netns: Option<String>,
     /// The namespace of this process
-    #[arg(long, value_name = "PID")]
+    #[arg(long, global = true, value_name = "PID")]
     pid: Option<u32>,
 }
 
@@ -44,6 +50,11 @@ impl Place {
         }
     }
 
+    /// Whether the caller's own is meant.
+    pub(crate) fn is_here(&self) -> bool {
+        self.netns.is_none() && self.pid.is_none()
+    }
+
     /// The process that it was named by.
     pub(crate) fn process(&self) -> Option<u32> {
         self.pid
@@ -57,11 +68,61 @@ impl Place {
     }
 }
 
+/// A network namespace, as people know it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Named {
+    /// The one that this runs in.
+    Here,
+    /// A name under `/run/netns`.
+    Name(String),
+    /// One without a name, by the number that `/proc/PID/ns/net` shows.
+    Number(u64),
+    Unknown,
+}
+
+impl Named {
+    /// That of a number.
+    pub(crate) fn new(number: Option<u64>) -> Self {
+        let Some(number) = number else {
+            return Self::Unknown;
+        };
+        if process::netns_of(std::process::id()) == Some(number) {
+            return Self::Here;
+        }
+        let entries = fs::read_dir(NAMES).into_iter().flatten().flatten();
+        let mut names = entries.filter(|entry| {
+            let metadata = fs::metadata(entry.path());
+            metadata.is_ok_and(|metadata| metadata.ino() == number)
+        });
+        let name = names.next();
+        name.map_or(Self::Number(number), |entry| {
+            Self::Name(entry.file_name().to_string_lossy().into_owned())
+        })
+    }
+}
+
+impl fmt::Display for Named {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Here => f.write_str("this one"),
+            Self::Name(name) => f.write_str(name),
+            Self::Number(number) => write!(f, "net:[{number}]"),
+            Self::Unknown => f.write_str("unknown"),
+        }
+    }
+}
+
+impl Serialize for Named {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
 /// A name is one that `ip netns` gave.
 pub(crate) fn named(name: &str) -> Result<Netns> {
     let path = match name.contains('/') {
         true => PathBuf::from(name),
-        false => Path::new("/run/netns").join(name),
+        false => Path::new(NAMES).join(name),
     };
     Netns::open(&path).or_named_with(ErrorName::Namespace, || {
         format!("--netns {name}: cannot open {} (see `ip netns`)", path.display())

@@ -110,7 +110,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Form::Text => telemetry::Format::Text,
         Form::Json => telemetry::Format::Json,
     };
-    let level = telemetry::start(form, &args.log)?;
+    let level = telemetry::start(form, &args.log, crate::LOGGING)?;
     let own = own_name(args.own)?;
     let workers = match args.workers {
         Some(workers) => usize::from(workers),

@@ -127,7 +127,7 @@ fn compose(args: Args) -> Result<Ended> {
     let started = contain::start(&plan)?;
 
     let filter = std::env::var("WEIR_LOG").unwrap_or_else(|_| String::from("warn"));
-    let level = telemetry::start(telemetry::Format::Text, &filter)?;
+    let level = telemetry::start(telemetry::Format::Text, &filter, crate::LOGGING)?;
     let (snapshots, discovery) = read(manifests, own)?;
     let network = network::of(&snapshots.borrow())?;
     let mut contained = started.furnish(&network)?;

@@ -29,7 +29,11 @@ use crate::errors::{OrNamed, fail};
 /// where the namespace speaks them. Needs CAP_NET_ADMIN there.
 #[derive(clap::Args)]
 #[command(args_override_self = true)]
-#[command(after_long_help = "EXAMPLES:\n  \
+#[command(after_long_help = "EXIT STATUS:\n  \
+    0    the rules are as asked\n  \
+    2    they are not: what was asked for cannot be done, or the arguments say nothing\n  \
+    126  they are there, and --run-validation found them not to do what was asked\n\n\
+EXAMPLES:\n  \
     weir init --sidecar                                capture everything of this namespace\n  \
     weir init --sidecar -x 10.0.0.0/8 -o 22            … but what goes to 10.0.0.0/8 or to port 22\n  \
     weir init --netns pod1 -i 10.96.0.0/12 -b 8080     services out, one port in\n  \

@@ -1,56 +1,113 @@
 //! One GET from the admin of a proxy, over TCP or a socket file. The answer is ours: HTTP/1.1 with a
 //! length, one a connection.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::errors::{OrNamed, fail};
 use anyhow::Result;
 use model::ErrorName;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use crate::errors::{OrNamed, fail};
 
 /// Time for the connection, and for each read of the answer.
 const TIME: Duration = Duration::from_secs(5);
 
 /// Where the admin of a proxy answers.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) enum Admin {
     Address(SocketAddr),
     Socket(PathBuf),
 }
 
+impl std::fmt::Display for Admin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Socket(file) => write!(f, "{}", file.display()),
+        }
+    }
+}
+
+/// Somebody listens, and nothing more.
+#[derive(Debug)]
+pub(crate) struct Silent;
+
+impl std::fmt::Display for Silent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let seconds = TIME.as_secs();
+        write!(
+            f,
+            "it listens, and has not answered within {seconds} s: it hangs or is stopped"
+        )
+    }
+}
+
+impl std::error::Error for Silent {}
+
+/// Whether it failed because a proxy is [`Silent`].
+pub(crate) fn is_silent(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<Silent>())
+}
+
 /// The body of a path.
 pub(crate) fn get(admin: &Admin, path: &str) -> Result<String> {
-    let answer = match admin {
-        Admin::Address(address) => {
-            let stream = TcpStream::connect_timeout(address, TIME)
-                .or_named_with(ErrorName::NoProxy, || format!("cannot connect to {address}"))?;
-            stream.set_read_timeout(Some(TIME))?;
-            ask(stream, path)?
-        }
-        Admin::Socket(file) => {
-            let stream = UnixStream::connect(file).or_named_with(ErrorName::NoProxy, || {
-                format!("cannot connect to {}", file.display())
-            })?;
-            stream.set_read_timeout(Some(TIME))?;
-            ask(stream, path)?
-        }
-    };
+    let mut stream = connect(admin)?;
+    ask(&mut stream, path)?;
+    let mut answer = String::new();
+    heard(admin, stream.read_to_string(&mut answer))?;
     body(&answer)
 }
 
-fn ask(mut stream: impl Read + Write, path: &str) -> Result<String> {
+fn heard(admin: &Admin, read: io::Result<usize>) -> Result<usize> {
+    match read {
+        Err(error) if is_time_out(&error) => silent(admin),
+        other => other.or_named(
+            ErrorName::BadAnswer,
+            "the proxy does not answer as an admin port does",
+        ),
+    }
+}
+
+fn silent<T>(admin: &Admin) -> Result<T> {
+    Err(Silent).or_named_with(ErrorName::NoProxy, || {
+        format!("no answer of the proxy at {admin}")
+    })
+}
+
+fn is_time_out(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut)
+}
+
+/// With a time limit: the queue of one that accepts nothing may be full.
+fn connect(admin: &Admin) -> Result<Socket> {
+    let connected = || {
+        let (domain, to) = match admin {
+            Admin::Address(address) => (Domain::for_address(*address), SockAddr::from(*address)),
+            Admin::Socket(file) => (Domain::UNIX, SockAddr::unix(file)?),
+        };
+        let socket = Socket::new(domain, Type::STREAM, None)?;
+        socket.connect_timeout(&to, TIME)?;
+        socket.set_read_timeout(Some(TIME))?;
+        Ok(socket)
+    };
+    match connected() {
+        Err(error) if is_time_out(&error) => silent(admin),
+        other => other.or_named_with(ErrorName::NoProxy, || format!("cannot connect to {admin}")),
+    }
+}
+
+fn ask(stream: &mut impl Write, path: &str) -> Result<()> {
     // In one write: `write!` on a socket would send each piece alone.
     let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes())?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).or_named(
-        ErrorName::BadAnswer,
-        "the proxy does not answer as an admin port does",
-    )?;
-    Ok(answer)
+    Ok(stream.write_all(request.as_bytes())?)
+}
+/// The word after the version.
+fn status(head: &str) -> &str {
+    let line = head.lines().next().unwrap_or_default();
+    line.split(' ').nth(1).unwrap_or_default()
 }
 
 fn body(answer: &str) -> Result<String> {
@@ -58,21 +115,12 @@ fn body(answer: &str) -> Result<String> {
         ErrorName::BadAnswer,
         "the answer is no HTTP; is this the admin port of a proxy?",
     )?;
-    let mut lines = head.lines();
-    let status = lines
-        .next()
-        .unwrap_or_default()
-        .split(' ')
-        .nth(1)
-        .unwrap_or_default();
-    if status != "200" {
-        fail!(
-            BadAnswer,
-            "the proxy answers {status}: {}",
-            body.lines().next().unwrap_or_default()
-        );
+    if status(head) != "200" {
+        let why = body.lines().next().unwrap_or_default();
+        fail!(BadAnswer, "the proxy answers {}: {why}", status(head));
     }
-    let length = lines
+    let length = head
+        .lines()
         .filter_map(|line| line.split_once(':'))
         .find(|(name, _)| name.eq_ignore_ascii_case("content-length"))
         .and_then(|(_, value)| value.trim().parse::<usize>().ok());

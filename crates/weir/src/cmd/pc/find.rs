@@ -1,108 +1,121 @@
-//! Which proxy `weir pc` asks: the one that is named, or the only one that answers.
+//! Which proxy `weir pc` asks: the one that is named, or that of this network namespace, or the only one that
+//! this user runs. Where it is not the one of this namespace, standard error says whose it is.
 
-use std::fmt::Write;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Result;
-use model::{ErrorName, ports};
-use registry::Dump;
+use model::ErrorName;
+use netsys::process;
 
+use super::ask::{Found, by_name, by_process, say, well_known, whose};
 use super::fetch::{self, Admin};
-use crate::errors::{OrNamed, fail, named};
+use super::proxies::{self, Proxy};
+use crate::cmd::place::Place;
+use crate::errors::{OrNamed, named};
 use crate::socket;
 
-/// Where a dump is.
-pub(crate) const PATH: &str = "/config_dump";
+pub(crate) use super::ask::PATH;
 
 /// The dump of the proxy that is named, or of the only one there is.
 pub(crate) fn dump(named: Option<&str>) -> Result<String> {
     match named {
-        Some(named) => {
-            let admin = admin_of(named)?;
-            fetch::get(&admin, PATH).map_err(|error| error.context(format!("cannot ask the proxy {named}")))
+        Some(named) => by_name(named).map(|found| found.dump),
+        None => unnamed().map(|found| found.dump),
+    }
+}
+
+/// The proxy that is named, or that of a place.
+pub(super) fn find(named: Option<&str>, place: &Place) -> Result<Found> {
+    match (named, place.process()) {
+        (Some(named), _) => by_name(named),
+        (None, Some(pid)) => by_process(pid),
+        (None, None) if place.is_here() => unnamed(),
+        (None, None) => Found::new(&well_known(), place.open()?.as_ref())
+            .or_named(ErrorName::NoProxy, "no proxy answers in that network namespace"),
+    }
+}
+
+/// The first of these that there is: the `weir run` that this is in, the proxy of this network namespace, the only
+/// one of this user in it, the only one of this user elsewhere.
+fn unnamed() -> Result<Found> {
+    if let Some(file) = around() {
+        return Found::new(&Admin::Socket(file), None);
+    }
+    let own = Found::new(&well_known(), None);
+    let own = match own {
+        // A proxy that hangs is still the one of this namespace, and no other speaks for it.
+        Err(error) if fetch::is_silent(&error) => return Err(error),
+        // Other programs have admin ports with that number, too.
+        Ok(found) if found.read().is_some() => Some(found),
+        _ => None,
+    };
+    let (mut here, mut elsewhere): (Vec<Proxy>, Vec<Proxy>) =
+        proxies::of_user()?.into_iter().partition(Proxy::is_here);
+    if let Some(found) = own {
+        let pid = found.read().and_then(|dump| dump.process).map(|it| it.pid);
+        here.retain(|proxy| Some(&proxy.id) != pid.map(|pid| pid.to_string()).as_ref());
+        if !here.is_empty() {
+            say(&format!(
+                "this is {}; `weir pc proxies` lists the others here",
+                whose(&found)
+            ));
         }
-        None => only_one(),
+        return Ok(found);
     }
-}
-
-/// A process id, a socket file, or an address.
-fn admin_of(named: &str) -> Result<Admin> {
-    if named.parse::<u32>().is_ok() {
-        let file = socket::directory()?.join(format!("{named}.sock"));
-        if !file.exists() {
-            fail!(
-                NoProxy,
-                "no proxy of this user has the process id {named}; see them with `ls {}`",
-                shown()
-            );
+    match (here.len(), elsewhere.len()) {
+        (0, 0) => Err(none()),
+        (1, _) => here.remove(0).answered(),
+        (0, 1) => {
+            let proxy = elsewhere.remove(0);
+            let netns = proxy.netns.clone();
+            let found = proxy.answered()?;
+            say(&format!(
+                "no proxy in this network namespace; this is {}, in {netns}",
+                whose(&found)
+            ));
+            Ok(found)
         }
-        return Ok(Admin::Socket(file));
+        (0, _) => Err(several(&elsewhere, "run in other network namespaces")),
+        (_, _) => Err(several(&here, "run here")),
     }
-    if Path::new(named).exists() || named.contains('/') {
-        return Ok(Admin::Socket(named.into()));
-    }
-    let address = named
-        .to_socket_addrs()
-        .ok()
-        .and_then(|mut addresses| addresses.next());
-    address.map(Admin::Address).or_named_with(ErrorName::NoProxy, || {
-        format!(
-            "--proxy {named} is no process id, no socket file and no HOST:PORT; see them with `ls {}`",
-            shown()
-        )
-    })
 }
 
-fn only_one() -> Result<String> {
-    let mut answers: Vec<(PathBuf, String)> = sockets()?
-        .into_iter()
-        // A socket file that nobody answers is what a killed proxy left behind.
-        .filter_map(|path| Some((path.clone(), fetch::get(&Admin::Socket(path), PATH).ok()?)))
-        .collect();
-    match answers.len() {
-        0 => {
-            let admin = SocketAddr::from(([127, 0, 0, 1], ports::ADMIN));
-            fetch::get(&Admin::Address(admin), PATH).or_named_with(ErrorName::NoProxy, || {
-                format!(
-                    "no running proxy found: none answers in {} nor at {admin}; start one (`weir run`, `weir proxy`), \
-                     name one with --proxy, or read a saved dump with --file",
-                    shown()
-                )
-            })
+fn none() -> anyhow::Error {
+    let directory = socket::directory();
+    let shown = directory.map_or_else(|error| format!("{error:#}"), |path| path.display().to_string());
+    let text = format!(
+        "no running proxy found: none answers in {shown} nor at {}; start one (`weir run`, `weir proxy`), \
+         name one with --proxy or --pid, or read a saved dump with --file",
+        well_known()
+    );
+    named(ErrorName::NoProxy, text)
+}
+
+fn several(all: &[Proxy], place: &str) -> anyhow::Error {
+    let lines = all
+        .iter()
+        .map(|proxy| format!("\n  --proxy {:<8} {}", proxy.id, proxy.pod()));
+    let text = format!(
+        "{} proxies {place}; say which:{}",
+        all.len(),
+        lines.collect::<String>()
+    );
+    named(ErrorName::NoProxy, text)
+}
+
+/// The socket file of the `weir run` whose command this belongs to.
+fn around() -> Option<PathBuf> {
+    let directory = socket::directory().ok()?;
+    let here = process::netns_of(std::process::id())?;
+    let mut inner = std::process::id();
+    // No deeper than shells nest.
+    for _ in 0..64 {
+        let outer = process::parent(inner)?;
+        let file = directory.join(format!("{outer}.sock"));
+        if file.exists() && process::netns_of(outer) != Some(here) && process::netns_of(inner) == Some(here) {
+            return Some(file);
         }
-        1 => Ok(answers.remove(0).1),
-        _ => Err(named(ErrorName::NoProxy, several(&answers))),
+        inner = outer;
     }
-}
-
-fn several(answers: &[(PathBuf, String)]) -> String {
-    let mut text = format!("{} proxies run here; say which:", answers.len());
-    for (path, dump) in answers {
-        let id = path.file_stem().unwrap_or_default().to_string_lossy();
-        let whose = match serde_json::from_str::<Dump>(dump).map(|dump| dump.own) {
-            Ok(Some(own)) => own.to_string(),
-            _ => "nobody's".to_owned(),
-        };
-        // Writing to a string cannot fail.
-        let _ = write!(text, "\n  --proxy {id:<8} {whose}");
-    }
-    text
-}
-
-fn sockets() -> Result<Vec<PathBuf>> {
-    let directory = socket::directory()?;
-    let entries = std::fs::read_dir(&directory).or_named_with(ErrorName::System, || {
-        format!("cannot read {}", directory.display())
-    })?;
-    let mut sockets: Vec<PathBuf> = entries
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .filter(|path| path.extension().is_some_and(|extension| extension == "sock"))
-        .collect();
-    sockets.sort();
-    Ok(sockets)
-}
-
-fn shown() -> String {
-    socket::directory().map_or_else(|error| format!("{error:#}"), |path| path.display().to_string())
+    None
 }

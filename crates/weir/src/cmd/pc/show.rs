@@ -6,9 +6,12 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use diagnose::tables::{self, Row, Shape};
+use model::{ErrorName, Severity};
 use registry::Dump;
 
-use super::{Form, What, print};
+use super::proxies::ProxyRow;
+use super::{Form, What, print, severity};
+use crate::errors::{OrNamed, fail, say};
 
 /// Prints the rows of a dump, and a remark.
 pub(super) fn show(dump: &Dump, what: What, form: Form) -> Result<ExitCode> {
@@ -21,15 +24,45 @@ pub(super) fn show(dump: &Dump, what: What, form: Form) -> Result<ExitCode> {
         _ => tables::problems_hint(dump),
     };
     let nothing = nothing(dump, &what);
+    let is_bad = matches!(&what, What::Problems { severity } if has_errors(dump, severity.as_deref()));
     let (text, is_empty) = rows(dump, what, form)?;
-    let code = print(&text)?;
+    print(&text)?;
     if is_for_people && is_empty {
-        eprintln!("weir: {nothing}");
+        say(&format!("weir: {nothing}"));
     }
     if is_for_people && let Some(remark) = remark {
-        eprintln!("{remark}");
+        say(&remark);
     }
-    Ok(code)
+    Ok(ExitCode::from(u8::from(is_bad)))
+}
+
+/// Whether an error is among the problems that are shown.
+fn has_errors(dump: &Dump, word: Option<&str>) -> bool {
+    let shown = tables::problems(dump, word.and_then(severity));
+    shown.iter().any(|problem| problem.severity == Severity::Error)
+}
+
+/// Prints the proxies that run.
+pub(super) fn proxies(rows: &[ProxyRow], form: Form) -> Result<ExitCode> {
+    print(&text(rows, form)?.0)?;
+    if rows.is_empty() && matches!(form, Form::Table | Form::Wide) {
+        say("weir: no proxy runs that can be seen from here; as root all on this machine are");
+    }
+    Ok(ExitCode::from(u8::from(rows.iter().any(|row| !row.answers))))
+}
+
+/// Prints a whole dump: JSON as it came.
+pub(super) fn whole(text: &str, form: Form) -> Result<ExitCode> {
+    let text = match form {
+        Form::Json => text.trim_end().to_owned() + "\n",
+        Form::Yaml => {
+            let value: serde_json::Value = serde_json::from_str(text)
+                .or_named(ErrorName::BadAnswer, "this is no dump: it is no JSON")?;
+            serde_saphyr::to_string(&value).or_named(ErrorName::Defect, "cannot write it as YAML")?
+        }
+        Form::Table | Form::Wide => fail!(Usage, "a dump is no table; ask for -o json or -o yaml"),
+    };
+    print(&text)
 }
 
 /// The rows as text, and whether there are none.
@@ -49,7 +82,7 @@ fn rows(dump: &Dump, what: What, form: Form) -> Result<(String, bool)> {
         } => {
             let filter = tables::ClusterFilter {
                 fqdn,
-                direction,
+                direction: direction.as_deref().map(super::direction),
                 port,
                 subset,
             };
@@ -73,9 +106,12 @@ fn rows(dump: &Dump, what: What, form: Form) -> Result<(String, bool)> {
         What::Workloads { namespace } => text(&tables::workloads(dump, namespace.as_deref()), form),
         What::Dns { name, kind } => text(&tables::dns(dump, &tables::DnsFilter { name, kind }), form),
         What::Settings => text(&tables::settings(dump)?, form),
-        What::Problems { severity } => text(&tables::problems(dump, severity), form),
-        // A whole dump was printed as it came.
-        What::Dump => Ok((String::new(), false)),
+        What::Problems { severity } => text(
+            &tables::problems(dump, severity.as_deref().and_then(super::severity)),
+            form,
+        ),
+        // Printed otherwise.
+        What::Dump | What::Proxies => Ok((String::new(), false)),
     }
 }
 
