@@ -20,6 +20,7 @@ pub mod ipset;
 pub mod mentions;
 pub mod nft;
 pub mod parse;
+pub mod pieces;
 pub mod plan;
 pub mod render;
 pub mod ruleset;

@@ -1,9 +1,11 @@
 //! Whether the kernel and the programs can do what the plan takes, by doing it in a namespace that is made for it and
 //! vanishes: no feature is believed because a version or a module's name says so.
 
+use std::collections::BTreeSet;
+
 use model::{ErrorName, Severity};
 use netsys::netns::Netns;
-use netsys::rules::{Backend, Error, Session};
+use netsys::rules::{Backend, Error, Lack, Missing, Session, lacking};
 use rules::intent::{Families, InboundMode};
 use rules::plan::Stack;
 use rules::{Facts, Family, Intent, Mistake, Plan};
@@ -40,9 +42,9 @@ pub(super) fn look(ground: &Ground, report: &mut Report) {
                 format!("whether {backend} takes the rules"),
                 format!("trying it takes a network namespace of its own, which this process may not make ({why}): run as root"),
             ),
-            Err(Trial::Refused(error)) => {
+            Err(Trial::Refused(error, lacks)) => {
                 let works = others(ground, backend, &families);
-                report.findings.push(does_not_work(backend, &error, &works));
+                report.findings.push(does_not_work(backend, &error, &lacks, &works));
             }
         }
     }
@@ -65,22 +67,28 @@ fn backends(ground: &Ground) -> Vec<Backend> {
 /// Why rules are not in.
 enum Trial {
     NoNamespace(String),
-    Refused(Error),
+    /// And the pieces that are refused, where it is a matter of these.
+    Refused(Error, Vec<Lack>),
 }
 
 /// Puts the rules into a fresh namespace by that back-end, as `weir init` does.
 fn attempt(ground: &Ground, backend: Backend, families: &[Family]) -> Result<(), Trial> {
     let netns = Netns::create().map_err(|error| Trial::NoNamespace(error.to_string()))?;
     let installed = netns.run(|| {
-        let session = Session::open(Some(backend))?;
-        let plan = plan_for(ground, families, session.facts(&ground.intent)?)?;
-        session.install(&plan).map(drop)
+        let whole = |error| Trial::Refused(error, vec![]);
+        let session = Session::open(Some(backend)).map_err(whole)?;
+        let facts = session.facts(&ground.intent).map_err(whole)?;
+        let plan = plan_for(ground, families, facts).map_err(whole)?;
+        session.install(&plan).map(drop).map_err(|error| {
+            let rulesets = match backend {
+                Backend::Nft => rules::nft::render(&plan),
+                _ => rules::render(&plan),
+            };
+            let lacks = lacking(backend, &rulesets);
+            Trial::Refused(error, lacks)
+        })
     });
-    match installed {
-        Err(error) => Err(Trial::NoNamespace(error.to_string())),
-        Ok(Err(error)) => Err(Trial::Refused(error)),
-        Ok(Ok(())) => Ok(()),
-    }
+    installed.unwrap_or_else(|error| Err(Trial::NoNamespace(error.to_string())))
 }
 
 /// What is wanted, for these families, of a namespace that is like this.
@@ -120,7 +128,7 @@ fn list(families: &[Family]) -> String {
     names.join(" and ")
 }
 
-fn does_not_work(backend: Backend, error: &Error, works: &[Backend]) -> Finding {
+fn does_not_work(backend: Backend, error: &Error, lacks: &[Lack], works: &[Backend]) -> Finding {
     let name = match error {
         Error::Unusable(_) | Error::Start { .. } => ErrorName::Backend,
         Error::Policy(_) => ErrorName::PolicyRoute,
@@ -129,20 +137,66 @@ fn does_not_work(backend: Backend, error: &Error, works: &[Backend]) -> Finding 
         Error::NotHeld { .. } => ErrorName::RulesNotHeld,
         _ => ErrorName::RulesRefused,
     };
+    let mend = match lacks.is_empty() {
+        true => "do what the message says".to_owned(),
+        false => mend(lacks),
+    };
     let fix = match works.first() {
-        Some(other) => {
-            format!("use weir init --backend {other}, which takes them here; or do what the message says")
-        }
-        None => "do what the message says: install the program, or load the module".to_owned(),
+        Some(other) => format!("{mend}; or use weir init --backend {other}, which takes the rules here"),
+        None => mend,
     };
     Finding {
         severity: Severity::Error,
         name,
         subject: format!("back-end {backend}"),
-        found: chain(error),
+        found: match lacks.is_empty() {
+            true => chain(error),
+            false => lacked(lacks),
+        },
         why: "weir init would fail here, and the pod would not start".to_owned(),
         fix,
     }
+}
+
+/// `match owner is refused for IPv4 and IPv6 (iptables-nft-restore: ..)`: what it is, and what was said of the first.
+fn lacked(lacks: &[Lack]) -> String {
+    let mut names: Vec<&str> = lacks.iter().map(|lack| lack.name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let one = |name: &&str| {
+        let those = lacks.iter().filter(|lack| lack.name == *name);
+        let families: Vec<_> = those.map(|lack| lack.family).collect();
+        format!("{name} ({})", list(&families))
+    };
+    let all: Vec<_> = names.iter().map(one).collect();
+    let is = if all.len() == 1 { "is" } else { "are" };
+    let said = lacks.first().map_or("", |lack| lack.said.as_str());
+    format!("{} {is} refused, each tried by itself: {said}", all.join(", "))
+}
+
+/// What brings them.
+fn mend(lacks: &[Lack]) -> String {
+    let (mut modules, mut packages) = (BTreeSet::new(), BTreeSet::new());
+    for lack in lacks {
+        match &lack.by {
+            Missing::Module(module) => modules.insert(module.clone()),
+            Missing::Extension(file) => packages.insert(format!("iptables again, which lacks {file}")),
+            Missing::Program(program) => packages.insert((*program).to_owned()),
+        };
+    }
+    let modules = join(modules).map(|modules| {
+        format!(
+            "load {modules} on the machine (modprobe; a file in /etc/modules-load.d does it at each start)"
+        )
+    });
+    let packages = join(packages).map(|packages| format!("install the package {packages}"));
+    let ways: Vec<_> = modules.into_iter().chain(packages).collect();
+    ways.join("; ")
+}
+
+fn join(all: BTreeSet<String>) -> Option<String> {
+    let all: Vec<_> = all.into_iter().collect();
+    (!all.is_empty()).then(|| all.join(", "))
 }
 
 /// What `weir init` would refuse before it wrote anything.

@@ -6,6 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
 
 use anyhow::{Context, Result};
+use e2e::manifests::Manifests;
 
 use crate::stage::Stage;
 
@@ -52,6 +53,99 @@ fn what_the_kernel_refuses_is_named_with_what_would_do() -> Result<()> {
     let fix = said.report["findings"][0]["fix"].as_str().context("no fix")?;
     assert!(fix.contains("--backend iptables-nft"), "{fix}");
     Ok(())
+}
+
+/// Puts a program of that name in front of the real one.
+fn in_front(stage: &Stage, name: &str, script: &str) -> Result<String> {
+    let folder = stage.file("in-front");
+    fs::create_dir_all(&folder)?;
+    let file = format!("{folder}/{name}");
+    fs::write(&file, format!("#!/bin/sh\n{script}\n"))?;
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755))?;
+    Ok(format!("export PATH={folder}:$PATH\n"))
+}
+
+/// As iptables says it of a kernel that lacks a module; all else it does.
+const LACKS_REDIRECT: &str = r#"text=$(cat)
+case "$text" in *"-j REDIRECT"*)
+    echo 'Warning: Extension REDIRECT revision 0 not supported, missing kernel module?' >&2
+    echo 'iptables-nft-restore v1.8.9 (nf_tables): line 3: RULE_APPEND failed (No such file or directory)' >&2
+    exit 4
+esac
+printf '%s\n' "$text" | /usr/sbin/${0##*/} "$@""#;
+
+#[test]
+fn each_extension_of_iptables_that_is_missing_is_named() -> Result<()> {
+    let stage = Stage::set()?;
+    let asked = "-- --sidecar --backend iptables-nft";
+    let refused = |script: &str, found: &str, fix: &str| -> Result<()> {
+        let said = stage.check_after(script, asked)?;
+        said.is(&[&format!("error WEIR-RULES-REFUSED {found}")])?;
+        let said_fix = said.report["findings"][0]["fix"].as_str().context("no fix")?;
+        assert!(
+            said_fix.contains(fix) && said_fix.contains("--backend nft"),
+            "{said_fix}"
+        );
+        Ok(())
+    };
+    // Of the program's own.
+    let hide = |name: &str| {
+        format!(
+            "for file in $(find /usr/lib /lib -name libxt_{name}.so); do mount --bind /dev/null $(readlink -f $file); done"
+        )
+    };
+    refused(
+        &hide("owner"),
+        "match owner (IPv4 and IPv6) is refused",
+        "install the package iptables again, which lacks libxt_owner.so",
+    )?;
+    refused(
+        &format!("{}\n{}", hide("owner"), hide("comment")),
+        "match comment (IPv4 and IPv6), match owner (IPv4 and IPv6) are refused",
+        "libxt_comment.so",
+    )?;
+    // Of the kernel's.
+    let v4 = in_front(&stage, "iptables-nft-restore", LACKS_REDIRECT)?;
+    refused(
+        &v4,
+        "target REDIRECT (IPv4) is refused",
+        "load xt_REDIRECT on the machine",
+    )?;
+    in_front(&stage, "ip6tables-nft-restore", LACKS_REDIRECT)?;
+    refused(
+        &v4,
+        "target REDIRECT (IPv4 and IPv6) is refused",
+        "load xt_REDIRECT on the machine",
+    )
+}
+
+#[test]
+fn the_program_of_sets_and_the_kernels_part_of_them_are_told_apart() -> Result<()> {
+    let stage = Stage::set()?;
+    let manifests = Manifests::create()?;
+    manifests.write("web.yaml", crate::manifests::SERVICE)?;
+    let folder = manifests.path().display();
+    let asked = format!("-- --services {folder} --watch --backend iptables-nft");
+    stage.check(&asked)?.is_silent()?;
+    let named = |script: &str, name: &str, fix: &str| -> Result<()> {
+        let said = stage.check_after(script, &asked)?;
+        said.is(&[&format!("error {name} sets of addresses and ports")])?;
+        let said_fix = said.report["findings"][0]["fix"].as_str().context("no fix")?;
+        assert!(said_fix.starts_with(fix), "{said_fix}");
+        Ok(())
+    };
+    named(
+        &format!("{HIDE}hide ipset"),
+        "WEIR-BACKEND",
+        "install the package ipset",
+    )?;
+    let said = "echo 'ipset v7.17: Cannot open session to kernel.' >&2; exit 1";
+    let in_front = in_front(&stage, "ipset", said)?;
+    named(
+        &in_front,
+        "WEIR-RULES-REFUSED",
+        "load ip_set and ip_set_hash_ipport",
+    )
 }
 
 #[test]

@@ -17,7 +17,7 @@ status:
   conditions: [{type: Ready, status: 'True'}]
 ";
 
-const SERVICE: &str = "---
+pub(crate) const SERVICE: &str = "---
 apiVersion: v1
 kind: Service
 metadata: {name: web, namespace: shop}

@@ -21,13 +21,18 @@ pub(super) fn named_by(own: &Own) -> Sets {
 /// Puts what the set holds into a dump that names it. Where it cannot be read the name stays, which is not known
 /// to be anything.
 pub(super) fn resolve(ruleset: &mut Ruleset) -> Result<(), Error> {
-    if !ipset::is_named(ruleset) || program::on_path(PROGRAM).is_none() {
+    if !ipset::is_named(ruleset) || !is_installed() {
         return Ok(());
     }
     if let Some(services) = held(ruleset.family)? {
         ipset::resolve(ruleset, &services);
     }
     Ok(())
+}
+
+/// Whether the program is there.
+pub(super) fn is_installed() -> bool {
+    program::on_path(PROGRAM).is_some()
 }
 
 /// Says why there can be no sets, where there cannot.
@@ -59,7 +64,7 @@ pub(super) fn put(sets: &Sets) -> Result<bool, Error> {
 
 /// Takes away those of ours that are not among these; answers whether there were any.
 pub(super) fn remove_others(sets: &Sets) -> Result<bool, Error> {
-    if program::on_path(PROGRAM).is_none() || !Path::new(MODULE).exists() {
+    if !is_installed() || !Path::new(MODULE).exists() {
         return Ok(false);
     }
     let stale: Vec<_> = names()?

@@ -90,7 +90,7 @@ impl Native {
         })
     }
 
-    fn write(&self, wanted: &[Ruleset]) -> Result<(), Error> {
+    pub(super) fn write(&self, wanted: &[Ruleset]) -> Result<(), Error> {
         let run = |inet| {
             let text = nft::replacement(&self.there, &self.signs, wanted, inet);
             match has_cgroups(&text) {

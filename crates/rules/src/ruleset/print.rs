@@ -88,7 +88,7 @@ impl fmt::Display for Rule {
 
 impl Test {
     /// The extension that reads it; empty for those that iptables has itself.
-    fn module(&self, protocol: IpProtocol) -> &'static str {
+    pub(crate) fn module(&self, protocol: IpProtocol) -> &'static str {
         match self {
             Self::SourcePort(_) | Self::DestinationPort(_) => match protocol {
                 IpProtocol::Udp => "udp",

@@ -65,7 +65,11 @@ pub(crate) fn asked(flags: &[String]) -> Result<(Intent, Option<Backend>)> {
     let asked = <Asked as clap::Parser>::try_parse_from(words);
     let asked = asked.map_err(|error| named(ErrorName::Usage, format!("after `--`: {error}")))?;
     let args = asked.args;
-    Ok((args.intent()?, args.action.backend()?))
+    let mut intent = args.intent()?;
+    if let Some(folder) = &args.what.services {
+        intent.outbound.services = Some(watch::services_of(folder)?);
+    }
+    Ok((intent, args.action.backend()?))
 }
 
 fn act(args: &Args) -> Result<()> {

@@ -94,6 +94,13 @@ pub(super) fn run(args: &Args, mut intent: Intent, folder: &Path) -> Result<()> 
     })
 }
 
+/// Those of a folder, read once.
+pub(super) fn services_of(folder: &Path) -> Result<Vec<SocketAddr>> {
+    let (snapshots, _manifests) = discovery::start_manifests_briefly(folder.to_owned(), None)?;
+    let all = services(&snapshots.borrow());
+    Ok(all)
+}
+
 /// Prints what was not told before. Answers with what is told now: what is mended and comes again is told again.
 fn tell_new(told: &[Problem], now: &[Problem]) -> Vec<Problem> {
     for problem in now.iter().filter(|problem| !told.contains(problem)) {
