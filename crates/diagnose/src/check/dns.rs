@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 
 use model::{ErrorName, Severity};
 use netsys::socket_table::{Listener, listeners};
-use rules::ruleset::IpProtocol;
+use rules::ruleset::{IpProtocol, Match, Target, Test};
+use rules::{Family, Installed};
 
 use super::ground::Ground;
 use super::report::plural;
@@ -41,7 +42,11 @@ pub(super) fn look(question: &Question, ground: &Ground, report: &mut Report) {
     let listeners = listeners.as_deref();
     match fs::read_to_string(&file) {
         Ok(text) => {
-            let conf = Conf::parse(&text);
+            let mut conf = Conf::parse(&text);
+            conf.led_on = conf
+                .addresses()
+                .filter(|ip| is_led_on(ground.installed.as_ref(), *ip))
+                .collect();
             report.findings.extend(conf.judge(&file, listeners));
             report.looked(
                 "resolv.conf",
@@ -66,6 +71,8 @@ struct Conf {
     servers: Vec<String>,
     domains: Vec<String>,
     ndots: u32,
+    /// Servers from which rules lead elsewhere what goes to them.
+    led_on: Vec<IpAddr>,
 }
 
 impl Conf {
@@ -86,6 +93,10 @@ impl Conf {
             }
         }
         conf
+    }
+
+    fn addresses(&self) -> impl Iterator<Item = IpAddr> {
+        self.servers.iter().filter_map(|server| address(server))
     }
 
     /// Without a list of listeners, whoever is named is taken to answer.
@@ -115,14 +126,20 @@ impl Conf {
                     "the C library passes the line over",
                     "write an IPv4 or IPv6 address",
                 ),
-                Some(ip) if ip.is_loopback() && listeners.is_some_and(|those| !is_served(those, ip)) => note(
-                    format!(
-                        "the server {ip} is on loopback, and nobody listens there on UDP port 53 in this namespace"
-                    ),
-                    "each look-up waits for its time-out: the file is another namespace's, such as the machine's with \
+                Some(ip)
+                    if ip.is_loopback()
+                        && !self.led_on.contains(&ip)
+                        && listeners.is_some_and(|those| !is_served(those, ip)) =>
+                {
+                    note(
+                        format!(
+                            "the server {ip} is on loopback, and nobody listens there on UDP port 53 in this namespace"
+                        ),
+                        "each look-up waits for its time-out: the file is another namespace's, such as the machine's with \
                      systemd-resolved",
-                    "name a server that can be reached from here (of systemd-resolved: /run/systemd/resolve/resolv.conf)",
-                ),
+                        "name a server that can be reached from here (of systemd-resolved: /run/systemd/resolve/resolv.conf)",
+                    )
+                }
                 Some(_) => {}
             }
         }
@@ -154,6 +171,27 @@ impl Conf {
 /// A zone may stand after an address: `fe80::1%eth0`.
 fn address(server: &str) -> Option<IpAddr> {
     server.split('%').next()?.parse().ok()
+}
+
+/// Docker's own server in a container: rules there lead it on to a port of Docker's choice.
+const OF_DOCKER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(127, 0, 0, 11));
+
+/// Whether a rule speaks of that address and leads elsewhere what goes there. Where rules cannot be read, Docker's
+/// are taken to be there.
+fn is_led_on(installed: Option<&Installed>, ip: IpAddr) -> bool {
+    let Some(installed) = installed else {
+        return ip == OF_DOCKER;
+    };
+    let chains = installed.of(Family::of(ip)).flat_map(|table| &table.chains);
+    chains.flat_map(|chain| &chain.rules).any(|rule| {
+        let is_of_it = |found: &Match| matches!(&found.test, Test::Destination(net) if net.contains(&ip) && !found.negated);
+        let leads = match &rule.target {
+            Target::Redirect(_) => true,
+            Target::Other(text) => text.to_ascii_lowercase().starts_with("dnat"),
+            _ => false,
+        };
+        leads && rule.matches.iter().any(is_of_it)
+    })
 }
 
 fn is_served(listeners: &[Listener], ip: IpAddr) -> bool {

@@ -212,6 +212,18 @@ fn oddities_of_resolv_conf_are_named() -> Result<()> {
             .check("")?
             .is(&[&format!("warning WEIR-RESOLV-CONF {expected}")])?;
     }
+    // Docker's is led on by rules, to a port of its choice.
+    stage.resolv_conf("nameserver 127.0.0.11\noptions ndots:0\n")?;
+    stage
+        .check("")?
+        .is(&["warning WEIR-RESOLV-CONF 127.0.0.11 is on loopback"])?;
+    stage.sh(
+        "iptables-nft -t nat -N DOCKER_OUTPUT
+         iptables-nft -t nat -A OUTPUT -d 127.0.0.11/32 -j DOCKER_OUTPUT
+         iptables-nft -t nat -A DOCKER_OUTPUT -d 127.0.0.11/32 -p tcp --dport 53 -j DNAT --to-destination 127.0.0.11:40111
+         iptables-nft -t nat -A DOCKER_OUTPUT -d 127.0.0.11/32 -p udp --dport 53 -j DNAT --to-destination 127.0.0.11:40112",
+    )?;
+    stage.check("")?.is_silent()?;
     stage.resolv_conf("nameserver 127.0.0.53\n")?;
     let _server = stage.pod.within(|| UdpSocket::bind("127.0.0.53:53"))??;
     stage.check("")?.is_silent()
