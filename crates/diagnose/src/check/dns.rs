@@ -99,6 +99,11 @@ impl Conf {
         self.servers.iter().filter_map(|server| address(server))
     }
 
+    /// Whether it is here that it should be served, and nobody does.
+    fn is_dead(&self, listeners: &[Listener], ip: IpAddr) -> bool {
+        ip.is_loopback() && !self.led_on.contains(&ip) && !is_served(listeners, ip)
+    }
+
     /// Without a list of listeners, whoever is named is taken to answer.
     fn judge(&self, file: &Path, listeners: Option<&[Listener]>) -> Vec<Finding> {
         let mut found = vec![];
@@ -126,20 +131,14 @@ impl Conf {
                     "the C library passes the line over",
                     "write an IPv4 or IPv6 address",
                 ),
-                Some(ip)
-                    if ip.is_loopback()
-                        && !self.led_on.contains(&ip)
-                        && listeners.is_some_and(|those| !is_served(those, ip)) =>
-                {
-                    note(
-                        format!(
-                            "the server {ip} is on loopback, and nobody listens there on UDP port 53 in this namespace"
-                        ),
-                        "each look-up waits for its time-out: the file is another namespace's, such as the machine's with \
+                Some(ip) if listeners.is_some_and(|those| self.is_dead(those, ip)) => note(
+                    format!(
+                        "the server {ip} is on loopback, and nobody listens there on UDP port 53 in this namespace"
+                    ),
+                    "each look-up waits for its time-out: the file is another namespace's, such as the machine's with \
                      systemd-resolved",
-                        "name a server that can be reached from here (of systemd-resolved: /run/systemd/resolve/resolv.conf)",
-                    )
-                }
+                    "name a server that can be reached from here (of systemd-resolved: /run/systemd/resolve/resolv.conf)",
+                ),
                 Some(_) => {}
             }
         }
