@@ -72,7 +72,10 @@ pub(super) fn measure(rounds: usize) -> Result<[Table; 2]> {
             title: "`weir init --sidecar`, milliseconds",
             about: "From its start to its end, in a namespace with IPv4 and IPv6. *Replaced* is by one more excluded port. The \
                     last column is the floor of *fresh*: the program (`nft -f -`, or `iptables-restore` for each family) \
-                    alone with the same rules.",
+                    alone with the same rules. Where nf_tables has deleted anything, a rule as well as a table, closing a \
+                    netlink socket of the packet filter waits until the kernel may free it, one grace period of RCU (5 to 20 \
+                    ms on this kernel), so one is the floor of *replaced* and *cleanup*; to flush a chain and refill it \
+                    waits as long (tried), and only adding does not.",
             columns: columns(),
             rows: rows(rounds, &sidecar, dir.path())?,
         },

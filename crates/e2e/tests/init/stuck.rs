@@ -1,5 +1,5 @@
 //! A program that hangs, and a lock that somebody else holds: `weir init` ends with an error that names them, and the
-//! namespace is as it was.
+//! namespace is as it was. And a run that is killed leaves nothing that the next clean-up does not find.
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::fs::PermissionsExt;
@@ -8,6 +8,7 @@ use std::thread;
 
 use anyhow::{Result, anyhow, ensure};
 use e2e::{Pod, RunAs, weir};
+use tempfile::TempDir;
 
 use crate::native::{init, listed, on_lo, pod, still};
 
@@ -70,6 +71,16 @@ fn all(pod: &Pod) -> Result<String> {
     Ok(text + &on_lo(pod)?)
 }
 
+/// A script in the place of a program; answers the folder that it is in, and the path that leads to it.
+fn stand_in(program: &str, script: &str) -> Result<(TempDir, String)> {
+    let folder = tempfile::tempdir()?;
+    let file = folder.path().join(program);
+    std::fs::write(&file, format!("#!/bin/sh\n{script}\n"))?;
+    std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755))?;
+    let path = format!("PATH={}:/usr/sbin:/usr/bin:/sbin:/bin", folder.path().display());
+    Ok((folder, path))
+}
+
 fn hangs(case: &Hangs) -> Result<()> {
     let Hangs {
         program,
@@ -82,14 +93,10 @@ fn hangs(case: &Hangs) -> Result<()> {
         init(&pod, before)?;
     }
     let before = all(&pod)?;
-    let folder = tempfile::tempdir()?;
-    let stand_in = folder.path().join(program);
-    let script = format!(
-        "#!/bin/sh\ncase \"$*\" in *{word}*) exec sleep 1000;; esac\nPATH=${{PATH#*:}} exec {program} \"$@\"\n"
-    );
-    std::fs::write(&stand_in, script)?;
-    std::fs::set_permissions(&stand_in, PermissionsExt::from_mode(0o755))?;
-    let path = format!("PATH={}:/usr/sbin:/usr/bin:/sbin:/bin", folder.path().display());
+    let (_folder, path) = stand_in(
+        program,
+        &format!("case \"$*\" in *{word}*) exec sleep 1000;; esac\nPATH=${{PATH#*:}} exec {program} \"$@\""),
+    )?;
     let binary = weir::binary()?.to_string_lossy().into_owned();
     let arguments = [&*path, &*binary, "init", "--wait", "5"].into_iter();
     let said = pod.try_run(RunAs::Root, "env", arguments.chain(then.split(' ')))?;
@@ -136,4 +143,27 @@ fn who_holds_the_lock_is_named() -> Result<()> {
     );
     drop(held);
     init(&pod, "--sidecar").map(drop)
+}
+
+#[test]
+fn a_run_that_is_killed_leaves_no_table_that_nobody_knows() -> Result<()> {
+    let pod = pod()?;
+    init(&pod, "--sidecar -m TPROXY --backend iptables-nft")?;
+    // Its rules go, and the run is killed before their tables do.
+    let (_folder, path) = stand_in(
+        "iptables-nft-restore",
+        "PATH=${PATH#*:} iptables-nft-restore \"$@\"; kill -KILL $PPID",
+    )?;
+    let binary = weir::binary()?.to_string_lossy().into_owned();
+    let arguments = [&*path, &*binary, "init", "--sidecar", "--backend", "iptables-nft"];
+    let killed = pod.try_run(RunAs::Root, "env", arguments)?;
+    ensure!(killed.status.code().is_none(), "{}", killed.errors());
+    let left = listed(&pod)?;
+    ensure!(
+        left.contains("table ip mangle"),
+        "nothing was in the middle: {left}"
+    );
+    init(&pod, "--cleanup")?;
+    assert_eq!(listed(&pod)?, "");
+    Ok(())
 }

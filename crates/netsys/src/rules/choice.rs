@@ -8,9 +8,8 @@ use rules::{Family, Ruleset};
 
 use super::Error;
 use super::native::Native;
-use super::nf_tables::{Object, Socket, name_of, protocol, value, zero_ended};
+use super::nf_tables::{CHAIN_NAME, Object, Socket, name_of, protocol, value, zero_ended};
 use super::program::{Backend, Programs, legacy_holds_nothing};
-use super::table::CHAIN_NAME;
 
 /// One family: each iptables back-end that can be read, with what it holds, and why others cannot.
 #[derive(Debug)]

@@ -143,7 +143,7 @@ impl Native {
             let socket = Socket::open().map_err(Error::Table)?;
             for family in left {
                 let generation = socket.generation().map_err(Error::Table)?;
-                match socket.remove_table(protocol(family), nft::TABLE, generation) {
+                match socket.remove_tables(protocol(family), &[nft::TABLE], generation) {
                     Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(Error::Table(error)),
                     _ => {}
                 }

@@ -14,6 +14,7 @@ use crate::netlink::{HEADER, ack, attribute, attributes, split_message};
 const SUBSYSTEM: u16 = 10;
 const ASK_TABLE: u16 = SUBSYSTEM << 8 | 1;
 const REMOVE_TABLE: u16 = SUBSYSTEM << 8 | 2;
+const REMOVE_CHAIN: u16 = SUBSYSTEM << 8 | 5;
 const ASK_CHAIN: u16 = SUBSYSTEM << 8 | 4;
 const ASK_RULE: u16 = SUBSYSTEM << 8 | 7;
 const ASK_GENERATION: u16 = SUBSYSTEM << 8 | 16;
@@ -27,6 +28,8 @@ const REQUEST_LIST: u16 = 0x1 | 0x300;
 const FIXED: usize = 4;
 /// The first attribute of each of these messages: the generation, or the table's name.
 const FIRST: u16 = 1;
+/// `NFTA_CHAIN_NAME`.
+pub(super) const CHAIN_NAME: u16 = 3;
 
 /// A netlink socket of the calling thread's namespace.
 pub(super) struct Socket(OwnedFd);
@@ -97,21 +100,56 @@ impl Socket {
         Ok(found)
     }
 
-    /// Takes a table away with all that is in it, unless the rules have changed since that generation.
-    pub(super) fn remove_table(&self, protocol: u8, name: &str, generation: u32) -> io::Result<()> {
+    /// Takes tables away with all that is in them, in one transaction, unless the rules have changed since that
+    /// generation: then it answers no.
+    pub(super) fn remove_tables(&self, protocol: u8, names: &[&str], generation: u32) -> io::Result<bool> {
+        let each = names.iter().map(|name| vec![(FIRST, *name)]);
+        self.remove(REMOVE_TABLE, protocol, &each.collect::<Vec<_>>(), generation)
+    }
+
+    /// The same for a chain without rules.
+    pub(super) fn remove_chain(
+        &self,
+        protocol: u8,
+        table: &str,
+        chain: &str,
+        generation: u32,
+    ) -> io::Result<bool> {
+        let named = vec![(FIRST, table), (CHAIN_NAME, chain)];
+        self.remove(REMOVE_CHAIN, protocol, &[named], generation)
+    }
+
+    /// Each of these is the names by which one thing is known.
+    fn remove(
+        &self,
+        kind: u16,
+        protocol: u8,
+        things: &[Vec<(u16, &str)>],
+        generation: u32,
+    ) -> io::Result<bool> {
         let mut bytes = vec![];
         message(&mut bytes, BATCH_BEGIN, REQUEST, 0, SUBSYSTEM, |bytes| {
             attribute(bytes, FIRST, &generation.to_be_bytes());
         });
-        message(&mut bytes, REMOVE_TABLE, REQUEST_ACK, protocol, 0, |bytes| {
-            attribute(bytes, FIRST, &zero_ended(name));
-        });
+        for (number, names) in things.iter().enumerate() {
+            // What is refused is told in any case, and first.
+            let flags = if number + 1 == things.len() {
+                REQUEST_ACK
+            } else {
+                REQUEST
+            };
+            message(&mut bytes, kind, flags, protocol, 0, |bytes| {
+                for (kind, name) in names {
+                    attribute(bytes, *kind, &zero_ended(name));
+                }
+            });
+        }
         message(&mut bytes, BATCH_END, REQUEST, 0, SUBSYSTEM, |_| {});
         rustix::net::send(&self.0, &bytes, SendFlags::empty())?;
         match self.receive(|_, _, _| false) {
-            // Somebody else was quicker: the table may be theirs now.
-            Err(error) if error.raw_os_error() == Some(libc::ERESTART) => Ok(()),
-            result => result,
+            // Somebody else was quicker: it may be theirs now.
+            Err(error) if error.raw_os_error() == Some(libc::ERESTART) => Ok(false),
+            result => result.map(|()| true),
         }
     }
 

@@ -386,14 +386,16 @@ enum Step<'a> {
 impl Step<'_> {
     fn is_needed(&self) -> bool {
         match self {
-            Self::Iptables { held, wanted, .. } => !changes(held, wanted).is_empty(),
+            Self::Iptables { held, wanted, .. } => {
+                !changes(held, wanted).is_empty() || !table::made_and_unwanted(held, wanted).is_empty()
+            }
             Self::Native { native, wanted } => !native.holds(wanted),
         }
     }
 
     fn only_removes(&self) -> bool {
         match self {
-            Self::Iptables { wanted, .. } => wanted.tables.is_empty(),
+            Self::Iptables { wanted, .. } => wanted.tables.iter().all(table::has_no_use),
             Self::Native { wanted, .. } => wanted.is_empty(),
         }
     }
@@ -411,6 +413,10 @@ impl Step<'_> {
                 held,
                 wanted,
             } => {
+                let is_whole = programs.backend == Backend::IptablesNft && self.only_removes();
+                if is_whole && table::remove_whole(programs.family, held).map_err(Error::Table)? {
+                    return Ok(());
+                }
                 apply(programs, held, wanted)?;
                 remove_tables(programs, held, wanted)
             }

@@ -102,7 +102,7 @@ fn remove_stale() -> Result<(), Error> {
         // Whoever changes other rules meanwhile makes the kernel refuse.
         while is_there(&socket)? {
             let generation = socket.generation()?;
-            socket.remove_table(INET, TABLE, generation)?;
+            socket.remove_tables(INET, &[TABLE], generation)?;
         }
         Ok(())
     };
