@@ -6,105 +6,25 @@
 
 mod clause;
 mod clauses;
+mod facts;
+mod mistake;
 mod prune;
 mod untracked;
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use model::{ErrorName, ports};
 
 pub use self::clause::{Action, Clause, Condition, Sign};
+pub use self::facts::{Facts, Family, Stack};
+pub use self::mistake::Mistake;
+use self::mistake::{physical, tproxy_mistakes, uncapturable};
 pub use self::prune::of_family;
 pub(crate) use self::untracked::FLAG as TRACKING_FLAG;
 pub use self::untracked::{Switch, TproxyFacts, TproxyKind, remembered};
 use crate::asked;
 use crate::cgroup;
-use crate::intent::{
-    Dns, Families, Inbound, Intent, Place, Proxy, Selection, Signs, SocketMark, Tproxy, Tracking, Uncarried,
-};
-
-/// An address family.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
-
-    /// Of an address.
-    #[must_use]
-    pub fn of(ip: IpAddr) -> Self {
-        if ip.is_ipv4() { Self::V4 } else { Self::V6 }
-    }
-
-    /// Where REDIRECT leads what is made here.
-    #[must_use]
-    pub fn loopback(self) -> IpAddr {
-        match self {
-            Self::V4 => Ipv4Addr::LOCALHOST.into(),
-            Self::V6 => Ipv6Addr::LOCALHOST.into(),
-        }
-    }
-}
-
-impl fmt::Display for Family {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::V4 => "IPv4",
-            Self::V6 => "IPv6",
-        })
-    }
-}
-
-/// What a namespace is like, as far as a plan depends on it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Facts {
-    /// The IPv4 stack.
-    pub ipv4: Stack,
-    /// The IPv6 stack.
-    pub ipv6: Stack,
-    /// Devices that are a machine's own: `eth0`, `wlan0`.
-    pub physical_devices: Vec<String>,
-    /// About the cgroups that the intent names.
-    pub cgroups: cgroup::Facts,
-    /// What there is for TPROXY; looked at where it is asked for.
-    pub tproxy: TproxyFacts,
-}
-
-impl Facts {
-    /// A namespace made for the purpose: these families, both capturable, no devices but its own.
-    #[must_use]
-    pub fn fresh(families: &[Family]) -> Self {
-        let stack = |family| match families.contains(&family) {
-            true => Stack::On,
-            false => Stack::Off,
-        };
-        Self {
-            ipv4: stack(Family::V4),
-            ipv6: stack(Family::V6),
-            physical_devices: vec![],
-            cgroups: cgroup::Facts::default(),
-            tproxy: TproxyFacts::default(),
-        }
-    }
-}
-
-/// The state of one family in a namespace.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Stack {
-    /// No device speaks it, so there is nothing to capture.
-    Off,
-    /// In use, and the packet filter can be programmed.
-    On,
-    /// In use, but it cannot be captured, for this reason.
-    Uncapturable(String),
-}
+use crate::intent::{Dns, Families, Inbound, Intent, Place, Proxy, Selection, Signs, Uncarried};
 
 /// What should hold in a namespace.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -184,33 +104,6 @@ impl fmt::Display for PolicyRoute {
     }
 }
 
-/// Something that cannot be done as asked.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{flag}: {problem}")]
-pub struct Mistake {
-    /// Which kind it is.
-    pub name: ErrorName,
-    /// The flag, as people write it, or the fact that stands against it.
-    pub flag: String,
-    /// What is wrong and what to do.
-    pub problem: String,
-}
-
-impl Mistake {
-    pub(crate) fn new(flag: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::of(ErrorName::Setting, flag, problem)
-    }
-
-    /// One that has a name of its own.
-    pub(crate) fn of(name: ErrorName, flag: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self {
-            name,
-            flag: flag.into(),
-            problem: problem.into(),
-        }
-    }
-}
-
 /// Decides what should hold.
 ///
 /// # Errors
@@ -264,61 +157,6 @@ pub fn plan(intent: &Intent, facts: &Facts) -> Result<Plan, Vec<Mistake>> {
         return Err(mistakes);
     }
     Ok(decide(intent, facts, families, kind))
-}
-
-/// Marks that would be taken for each other.
-fn tproxy_mistakes(intent: &Intent) -> Option<Mistake> {
-    let tproxy = intent.inbound.tproxy()?;
-    let Proxy::Inside(signs) = &intent.proxy else {
-        return Some(Mistake::of(
-            ErrorName::CaptureMode,
-            "TPROXY",
-            "needs the proxy inside the namespace",
-        ));
-    };
-    let used = [tproxy.mark, Tproxy::SELF_CALL, Tproxy::CLIENT];
-    let used = &used[..if tproxy.tracking == Tracking::On { 2 } else { 3 }];
-    let same = |sign: &&SocketMark| used.iter().any(|mark| sign.matches(mark.value));
-    signs.marks.iter().find(same).map(|sign| {
-        let used: Vec<_> = used.iter().map(SocketMark::to_string).collect();
-        Mistake::of(
-            ErrorName::MarkClash,
-            "--proxy-mark",
-            format!(
-                "{sign} matches one of {}, which TPROXY puts on other packets; give another one, or none",
-                used.join(", ")
-            ),
-        )
-    })
-}
-
-fn physical(devices: &[String]) -> Mistake {
-    Mistake::of(
-        ErrorName::HostNetwork,
-        "--host",
-        format!(
-            "this network namespace holds a machine's own network device ({}), and capturing a machine's traffic \
-             can cut you off from it. Give --netns to name another namespace, or --host if you mean this one \
-             (then the change is undone after a minute unless you confirm it)",
-            devices.join(", ")
-        ),
-    )
-}
-
-fn uncapturable(family: Family, why: &str) -> Mistake {
-    let off = match family {
-        Family::V4 => "",
-        Family::V6 => {
-            ", or switch IPv6 off in the namespace (sysctl -w net.ipv6.conf.all.disable_ipv6=1 net.ipv6.conf.default.disable_ipv6=1)"
-        }
-    };
-    Mistake::of(
-        ErrorName::FamilyHole,
-        family.to_string(),
-        format!(
-            "is on in this namespace but cannot be captured: {why}. Traffic would escape, so nothing was changed; mend that{off}"
-        ),
-    )
 }
 
 fn decide(intent: &Intent, facts: &Facts, families: Vec<Family>, kind: Option<TproxyKind>) -> Plan {

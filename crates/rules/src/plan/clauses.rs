@@ -1,5 +1,7 @@
 //! The clauses of a plan, in the order in which they are asked.
 
+mod arriving;
+mod contained;
 pub(super) mod dns;
 pub(super) mod tproxy;
 
@@ -8,9 +10,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::ports;
 
+use self::arriving::entering;
+pub(super) use self::arriving::{inbound, invalid};
+pub(super) use self::contained::{from_outside, uncarried};
 use super::prune::names;
 use super::{Action, Clause, Condition, Family, Sign};
-use crate::intent::{Dns, Inbound, InboundMode, Intent, Outbound, Selection, Signs, SocketMark};
+use crate::intent::{Dns, Inbound, InboundMode, Intent, Outbound, Selection, Signs};
 use crate::ruleset::{Addresses, IpProtocol};
 
 pub(super) fn from_inside(signs: &Signs, intent: &Intent) -> Vec<Clause> {
@@ -250,153 +255,6 @@ fn selection(outbound: &Outbound, left: &[IpNet]) -> Vec<Clause> {
         });
     }
     clauses
-}
-
-pub(super) fn from_outside(own: &[IpAddr], mark: Option<SocketMark>, intent: &Intent) -> Vec<Clause> {
-    let Intent {
-        outbound, inbound, ..
-    } = intent;
-    let inside = loopback(outbound);
-    let mut clauses = vec![];
-    if let Some(mark) = mark {
-        clauses.extend(passthrough());
-        clauses.extend(own_traffic(&[Sign::Mark(mark)], &inside, inbound, None));
-    }
-    let dns = intent.captured_dns();
-    clauses.extend(dns.into_iter().flat_map(|dns| dns::first(dns, &inside, intent)));
-    clauses.extend(lent(outbound));
-    clauses.push(stays(&inside, own));
-    clauses.extend(selection(outbound, &inside));
-    clauses
-}
-
-/// One clause for each address, with its ports.
-fn lent(outbound: &Outbound) -> Vec<Clause> {
-    let nets: Vec<_> = outbound.lent.iter().map(|(net, _)| net.trunc()).collect();
-    let clause = |net: IpNet| {
-        let of_net = outbound.lent.iter().filter(|(of, _)| of.trunc() == net);
-        let ports: Vec<_> = of_net.map(|(_, port)| *port).collect();
-        Clause {
-            when: vec![
-                Condition::Protocol(IpProtocol::Tcp),
-                Condition::To(vec![net]),
-                Condition::ToPort(distinct(&ports)),
-            ],
-            then: Action::Redirect(outbound.to_port),
-            purpose: "loopback, which the caller has too",
-        }
-    };
-    distinct(&nets).into_iter().map(clause).collect()
-}
-
-pub(super) fn uncarried(own: &[IpAddr], mark: Option<SocketMark>, outbound: &Outbound) -> Vec<Clause> {
-    let marked = mark.map(|mark| Clause {
-        when: vec![Condition::SocketHas(vec![Sign::Mark(mark)])],
-        then: Action::Leave,
-        purpose: "made by the proxy",
-    });
-    let mut clauses: Vec<_> = marked.into_iter().collect();
-    clauses.push(Clause {
-        when: vec![Condition::Protocol(IpProtocol::Tcp)],
-        then: Action::Leave,
-        purpose: "carried by the proxy",
-    });
-    clauses.push(stays(&loopback(outbound), own));
-    clauses.push(Clause {
-        when: vec![],
-        then: Action::Reject,
-        purpose: "cannot be carried",
-    });
-    clauses
-}
-
-fn stays(loopback: &[IpNet], own: &[IpAddr]) -> Clause {
-    let own = own.iter().map(|&address| IpNet::from(address));
-    Clause {
-        when: vec![Condition::To(loopback.iter().copied().chain(own).collect())],
-        then: Action::Leave,
-        purpose: "stays inside: loopback and own addresses",
-    }
-}
-
-pub(super) fn inbound(intent: &Intent) -> Vec<Clause> {
-    let Intent {
-        inbound,
-        outbound,
-        devices,
-        ..
-    } = intent;
-    let mut clauses = vec![continues()];
-    clauses.extend(virtual_machines(&devices.virtual_machines, outbound));
-    if inbound.tproxy().is_none() {
-        clauses.extend(entering(intent, Action::Redirect(inbound.to_port)));
-    }
-    clauses
-}
-
-/// Connections that come in, but for those of virtual machines.
-fn entering(intent: &Intent, then: Action) -> Vec<Clause> {
-    let Intent { inbound, devices, .. } = intent;
-    let tcp = Condition::Protocol(IpProtocol::Tcp);
-    let mut clauses = vec![];
-    let excluded = entrances(&devices.excluded);
-    if !excluded.is_empty() {
-        clauses.push(leave(Condition::CameBy(excluded), EXCLUDED_DEVICE));
-    }
-    if !inbound.exclude_sources.is_empty() {
-        clauses.push(leave(
-            Condition::From(networks(&inbound.exclude_sources)),
-            "excluded source",
-        ));
-    }
-    let capture = |when, purpose| Clause { when, then, purpose };
-    match &inbound.ports {
-        Selection::All => {
-            let mut excluded = vec![inbound.tunnel_port];
-            excluded.extend(&inbound.exclude_ports);
-            clauses.push(leave(Condition::ToPort(distinct(&excluded)), "excluded port"));
-            clauses.push(capture(vec![tcp], "everything else"));
-        }
-        Selection::Only(list) => {
-            let mut list = distinct(list);
-            list.retain(|port| *port != inbound.tunnel_port);
-            if !list.is_empty() {
-                clauses.push(capture(vec![tcp, Condition::ToPort(list)], "included port"));
-            }
-        }
-    }
-    clauses
-}
-
-/// What a virtual machine sends is captured by its destination alone, as istio-iptables has it.
-fn virtual_machines(devices: &[String], outbound: &Outbound) -> Vec<Clause> {
-    let devices = entrances(devices);
-    if devices.is_empty() {
-        return vec![];
-    }
-    let from = Condition::CameBy(devices);
-    let mut when = vec![from.clone(), Condition::Protocol(IpProtocol::Tcp)];
-    match &outbound.cidrs {
-        Selection::All => {}
-        Selection::Only(nets) => {
-            when.push(Condition::To(outside(networks(nets), &ALL_LOOPBACK)));
-        }
-    }
-    let capture = Clause {
-        when,
-        then: Action::Redirect(outbound.to_port),
-        purpose: "made by a virtual machine",
-    };
-    vec![capture, leave(from, "other destinations of a virtual machine")]
-}
-
-/// What is dropped as it arrives.
-pub(super) fn invalid() -> Clause {
-    Clause {
-        when: vec![Condition::Invalid],
-        then: Action::Drop,
-        purpose: "of no connection that is known",
-    }
 }
 
 const LOOPBACK_V6: Ipv6Net = Ipv6Net::new_assert(Ipv6Addr::LOCALHOST, 128);
