@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
 
 use crate::cgroup;
-use crate::flags::Flags;
+use crate::flags::{FIELDS, Flags};
 use crate::intent::{
     Devices, Dns, Families, Inbound, InboundMode, Intent, LOOPBACK_V4, Outbound, Place, Proxy, Selection,
     Signs, Tracking, WithoutProxy,
@@ -245,16 +245,8 @@ pub fn flags(words: &str) -> Option<(Flags, bool)> {
             flags.dns_servers = servers.map(|server| server.parse().ok()).collect::<Option<_>>()?;
             continue;
         }
-        let variables = [
-            (GROUPS, &mut flags.owner_groups),
-            (EXCLUDE_GROUPS, &mut flags.owner_groups_exclude),
-            (LOOPBACK, &mut flags.loopback_cidr),
-        ];
-        let variable = variables
-            .into_iter()
-            .find_map(|(name, kept)| Some((word.strip_prefix(name)?, kept)));
-        if let Some((value, kept)) = variable {
-            *kept = Some(value.to_owned());
+        if let Some((variable, value)) = word.split_once('=') {
+            *flag_of(&mut flags, variable)? = Some(value.to_owned());
             continue;
         }
         match word {
@@ -266,36 +258,9 @@ pub fn flags(words: &str) -> Option<(Flags, bool)> {
     Some((flags, services))
 }
 
-fn flag_of<'a>(flags: &'a mut Flags, flag: &str) -> Option<&'a mut Option<String>> {
-    Some(match flag {
-        "-i" => &mut flags.outbound_cidrs,
-        "-x" => &mut flags.outbound_exclude_cidrs,
-        "-q" => &mut flags.outbound_ports,
-        "-o" => &mut flags.outbound_exclude_ports,
-        "-p" => &mut flags.outbound_port,
-        "-b" => &mut flags.inbound_ports,
-        "-d" => &mut flags.inbound_exclude_ports,
-        "-z" => &mut flags.inbound_port,
-        "-e" => &mut flags.tunnel_port,
-        "--inbound-exclude-sources" => &mut flags.exclude_sources,
-        "-m" => &mut flags.mode,
-        "-t" => &mut flags.tproxy_mark,
-        "-r" => &mut flags.tproxy_table,
-        TRACKING_FLAG => &mut flags.tproxy_conntrack,
-        "-c" => &mut flags.exclude_interfaces,
-        "-k" => &mut flags.kube_virt_interfaces,
-        "-u" => &mut flags.proxy_uid,
-        "-g" => &mut flags.proxy_gid,
-        "--proxy-mark" => &mut flags.proxy_mark,
-        cgroup::CLASS_FLAG => &mut flags.proxy_class_id,
-        cgroup::PATH_FLAG => &mut flags.proxy_cgroup,
-        "--redirect-dns" => &mut flags.redirect_dns,
-        "--capture-all-dns" => &mut flags.capture_all_dns,
-        "--dns-fail-closed" => &mut flags.dns_fail_closed,
-        "--families" => &mut flags.families,
-        "--drop-invalid" => &mut flags.drop_invalid,
-        _ => return None,
-    })
+fn flag_of<'a>(flags: &'a mut Flags, word: &str) -> Option<&'a mut Option<String>> {
+    let field = FIELDS.iter().find(|field| field.word() == word)?;
+    Some((field.kept)(flags))
 }
 
 #[cfg(test)]

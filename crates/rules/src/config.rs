@@ -3,106 +3,13 @@
 
 use serde_json::{Map, Value};
 
-use crate::flags::Flags;
-use crate::plan::{Mistake, TRACKING_FLAG};
+use crate::flags::{FIELDS, Field, Flags};
+use crate::plan::Mistake;
 
 /// What may stand in `apiVersion`.
 pub const API_VERSION: &str = "weir.dev/v1alpha1";
 /// What may stand in `kind`.
 pub const KIND: &str = "Capture";
-
-/// A field: its place in the file, the flag that it stands for, and where that is kept.
-struct Field {
-    path: &'static str,
-    flag: &'static str,
-    kept: fn(&mut Flags) -> &mut Option<String>,
-}
-
-const fn field(path: &'static str, flag: &'static str, kept: fn(&mut Flags) -> &mut Option<String>) -> Field {
-    Field { path, flag, kept }
-}
-
-const FIELDS: [Field; 29] = [
-    field("families", "--families", |to| &mut to.families),
-    field("dropInvalid", "--drop-invalid", |to| &mut to.drop_invalid),
-    field("proxy.uids", "-u (--proxy-uid)", |to| &mut to.proxy_uid),
-    field("proxy.gids", "-g (--proxy-gid)", |to| &mut to.proxy_gid),
-    field("proxy.marks", "--proxy-mark", |to| &mut to.proxy_mark),
-    field("proxy.classIds", "--proxy-class-id", |to| &mut to.proxy_class_id),
-    field("proxy.cgroups", "--proxy-cgroup", |to| &mut to.proxy_cgroup),
-    field("outbound.port", "-p (--envoy-port)", |to| &mut to.outbound_port),
-    field("outbound.cidrs", "-i (--istio-service-cidr)", |to| {
-        &mut to.outbound_cidrs
-    }),
-    field(
-        "outbound.excludeCidrs",
-        "-x (--istio-service-exclude-cidr)",
-        |to| &mut to.outbound_exclude_cidrs,
-    ),
-    field("outbound.ports", "-q (--istio-outbound-ports)", |to| {
-        &mut to.outbound_ports
-    }),
-    field(
-        "outbound.excludePorts",
-        "-o (--istio-local-outbound-ports-exclude)",
-        |to| &mut to.outbound_exclude_ports,
-    ),
-    field("outbound.groups", "ISTIO_OUTBOUND_OWNER_GROUPS", |to| {
-        &mut to.owner_groups
-    }),
-    field(
-        "outbound.excludeGroups",
-        "ISTIO_OUTBOUND_OWNER_GROUPS_EXCLUDE",
-        |to| &mut to.owner_groups_exclude,
-    ),
-    field(
-        "outbound.loopbackCidr",
-        "ISTIO_OUTBOUND_IPV4_LOOPBACK_CIDR",
-        |to| &mut to.loopback_cidr,
-    ),
-    field("inbound.mode", "-m (--istio-inbound-interception-mode)", |to| {
-        &mut to.mode
-    }),
-    field("inbound.tproxyMark", "-t (--istio-inbound-tproxy-mark)", |to| {
-        &mut to.tproxy_mark
-    }),
-    field(
-        "inbound.tproxyTable",
-        "-r (--istio-inbound-tproxy-route-table)",
-        |to| &mut to.tproxy_table,
-    ),
-    field("inbound.tproxyConntrack", TRACKING_FLAG, |to| {
-        &mut to.tproxy_conntrack
-    }),
-    field("inbound.port", "-z (--inbound-capture-port)", |to| {
-        &mut to.inbound_port
-    }),
-    field("inbound.tunnelPort", "-e (--inbound-tunnel-port)", |to| {
-        &mut to.tunnel_port
-    }),
-    field("inbound.ports", "-b (--istio-inbound-ports)", |to| {
-        &mut to.inbound_ports
-    }),
-    field("inbound.excludePorts", "-d (--istio-local-exclude-ports)", |to| {
-        &mut to.inbound_exclude_ports
-    }),
-    field("inbound.excludeSources", "--inbound-exclude-sources", |to| {
-        &mut to.exclude_sources
-    }),
-    field("dns.capture", "--redirect-dns", |to| &mut to.redirect_dns),
-    field("dns.allServers", "--capture-all-dns", |to| {
-        &mut to.capture_all_dns
-    }),
-    field("dns.failClosed", "--dns-fail-closed", |to| {
-        &mut to.dns_fail_closed
-    }),
-    field("devices.exclude", "-c (--istio-exclude-interfaces)", |to| {
-        &mut to.exclude_interfaces
-    }),
-    field("devices.virtualMachines", "-k (--kube-virt-interfaces)", |to| {
-        &mut to.kube_virt_interfaces
-    }),
-];
 
 /// Adds to the flags what the document says, where they do not say it themselves.
 ///

@@ -3,12 +3,14 @@
 
 mod collisions;
 mod dns;
+mod fields;
 mod reader;
 
 use std::net::IpAddr;
 
 use model::ports;
 
+pub(crate) use self::fields::{FIELDS, Field};
 use self::reader::{Reader, device, id};
 use crate::cgroup::{self, BadClassId, BadPath, Cgroup};
 use crate::intent::{
