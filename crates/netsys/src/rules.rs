@@ -12,6 +12,7 @@ mod pieces;
 mod policy;
 mod program;
 mod session;
+mod step;
 mod support;
 mod switches;
 mod table;

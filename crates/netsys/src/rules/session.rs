@@ -4,7 +4,6 @@
 use std::panic::resume_unwind;
 use std::thread::{self, ScopedJoinHandle};
 
-use rules::diff::changes;
 use rules::installed::Writer;
 use rules::intent::Tracking;
 use rules::plan::{PolicyRoute, Stack, Switch, TproxyFacts, remembered};
@@ -13,7 +12,8 @@ use rules::{Facts, Family, Intent, Plan, Ruleset};
 use super::choice::{Choice, Held, Hidden, choose};
 use super::native::{self, Native};
 use super::program::{Backend, Programs};
-use super::{Error, Lock, apply, ipset, policy, switches, table};
+use super::step::{Step, take_side_by_side};
+use super::{Error, Lock, ipset, policy, switches, table};
 use crate::links;
 use crate::netlink::LocalDefault;
 use crate::passthrough::{self, Passthrough};
@@ -344,19 +344,7 @@ fn settle_routes(wanted: &[PolicyRoute], ours: &[Switch]) -> Result<bool, Error>
     Ok(policy::add(wanted, ours)? | policy::remove_others(wanted, ours)?)
 }
 
-/// The first that fails is told, once all have ended.
-fn take_side_by_side(steps: &[Step<'_>]) -> Result<(), Error> {
-    let [step] = steps else {
-        return thread::scope(|scope| {
-            let steps: Vec<_> = steps.iter().map(|step| scope.spawn(|| step.take())).collect();
-            let ended: Vec<_> = steps.into_iter().map(finish).collect();
-            ended.into_iter().collect()
-        });
-    };
-    step.take()
-}
-
-fn finish<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+pub(super) fn finish<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
@@ -368,87 +356,4 @@ fn change_address(before: Passthrough, wanted: bool) -> Result<bool, Error> {
         _ => return Ok(false),
     }
     Ok(true)
-}
-
-/// What is to be done about one back-end.
-enum Step<'a> {
-    Iptables {
-        programs: &'a Programs,
-        held: &'a Ruleset,
-        wanted: Ruleset,
-    },
-    Native {
-        native: &'a Native,
-        wanted: Vec<Ruleset>,
-    },
-}
-
-impl Step<'_> {
-    fn is_needed(&self) -> bool {
-        match self {
-            Self::Iptables { held, wanted, .. } => {
-                !changes(held, wanted).is_empty() || !table::made_and_unwanted(held, wanted).is_empty()
-            }
-            Self::Native { native, wanted } => !native.holds(wanted),
-        }
-    }
-
-    fn only_removes(&self) -> bool {
-        match self {
-            Self::Iptables { wanted, .. } => wanted.tables.iter().all(table::has_no_use),
-            Self::Native { wanted, .. } => wanted.is_empty(),
-        }
-    }
-
-    /// The two families of iptables-nft. The programs of iptables-legacy wait for each other's lock, some for a second.
-    fn may_be_beside(&self, other: &Self) -> bool {
-        let is_nft = |step: &Self| matches!(step, Self::Iptables { programs, .. } if programs.backend == Backend::IptablesNft);
-        is_nft(self) && is_nft(other) && self.only_removes() == other.only_removes()
-    }
-
-    fn take(&self) -> Result<(), Error> {
-        match self {
-            Self::Iptables {
-                programs,
-                held,
-                wanted,
-            } => {
-                let is_whole = programs.backend == Backend::IptablesNft && self.only_removes();
-                if is_whole && table::remove_whole(programs.family, held).map_err(Error::Table)? {
-                    return Ok(());
-                }
-                apply(programs, held, wanted)?;
-                remove_tables(programs, held, wanted)
-            }
-            Self::Native { native, wanted } => native.apply(wanted),
-        }
-    }
-
-    /// Puts back what was there before.
-    fn take_back(&self) -> Result<(), Error> {
-        match self {
-            Self::Iptables { programs, held, .. } => {
-                let now = super::dump(programs)?;
-                let wanted = held.own();
-                apply(programs, &now, &wanted)?;
-                remove_tables(programs, &now, &wanted)
-            }
-            Self::Native { native, .. } => {
-                let now = Native::read(&native::tables())?;
-                match now.holds(native.held()) {
-                    true => Ok(()),
-                    false => now.apply(native.held()),
-                }
-            }
-        }
-    }
-}
-
-/// What earlier runs made for themselves goes with the last rule of ours in it.
-fn remove_tables(programs: &Programs, held: &Ruleset, wanted: &Ruleset) -> Result<(), Error> {
-    let names = table::made_and_unwanted(held, wanted);
-    if names.is_empty() {
-        return Ok(());
-    }
-    table::remove_unused(programs.family, &names).map_err(Error::Table)
 }
