@@ -186,13 +186,7 @@ fn in_iptables(target: &Target) -> Option<&'static str> {
         Target::SaveMark | Target::RestoreMark => "CONNMARK",
         Target::Notrack | Target::Zone(_) => "CT",
         Target::Remember(_) => "recent",
-        Target::Continue
-        | Target::Accept
-        | Target::Drop
-        | Target::Return
-        | Target::Jump(_)
-        | Target::Goto(_)
-        | Target::Other(_) => return None,
+        _ => return None,
     })
 }
 

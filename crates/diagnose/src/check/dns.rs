@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use model::{ErrorName, Severity};
 use netsys::socket_table::{Listener, listeners};
-use rules::ruleset::{IpProtocol, Match, Target, Test};
+use rules::ruleset::{IpProtocol, Match, Test};
 use rules::{Family, Installed};
 
 use super::ground::Ground;
@@ -184,11 +184,8 @@ fn is_led_on(installed: Option<&Installed>, ip: IpAddr) -> bool {
     let chains = installed.of(Family::of(ip)).flat_map(|table| &table.chains);
     chains.flat_map(|chain| &chain.rules).any(|rule| {
         let is_of_it = |found: &Match| matches!(&found.test, Test::Destination(net) if net.contains(&ip) && !found.negated);
-        let leads = match &rule.target {
-            Target::Redirect(_) => true,
-            Target::Other(text) => text.to_ascii_lowercase().starts_with("dnat"),
-            _ => false,
-        };
+        // In both languages the target's word is this one.
+        let leads = rule.to_string().to_ascii_lowercase().contains("dnat ");
         leads && rule.matches.iter().any(is_of_it)
     })
 }
