@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use model::ErrorName;
+
 const PORT: u16 = 53;
 /// The C library asks no more than that.
 const RESOLVERS_MAX: usize = 3;
@@ -42,6 +44,8 @@ pub(crate) struct Resolvers {
     file: PathBuf,
     read: RefCell<Option<(Instant, Rc<Conf>)>>,
     turn: Cell<usize>,
+    /// Whether it was told that the file cannot be read.
+    is_told: Cell<bool>,
 }
 
 impl Resolvers {
@@ -50,6 +54,7 @@ impl Resolvers {
             file,
             read: RefCell::default(),
             turn: Cell::new(0),
+            is_told: Cell::new(false),
         }
     }
 
@@ -61,7 +66,7 @@ impl Resolvers {
         };
         let conf = fresh.unwrap_or_else(|| {
             // A file of a few lines on a local disk: not worth a thread.
-            let conf = Rc::new(read_conf(&self.file));
+            let conf = self.read();
             *self.read.borrow_mut() = Some((Instant::now(), Rc::clone(&conf)));
             conf
         });
@@ -73,6 +78,30 @@ impl Resolvers {
             0
         };
         (conf, first)
+    }
+}
+
+impl Resolvers {
+    /// What the file says. One that has gone is told once, and what it said last holds on: it may be about to be
+    /// written anew.
+    fn read(&self) -> Rc<Conf> {
+        let error = match fs::read_to_string(&self.file) {
+            Ok(text) => {
+                self.is_told.set(false);
+                return Rc::new(parse(&text));
+            }
+            Err(error) => error,
+        };
+        let last = self.read.borrow().as_ref().map(|(_, conf)| Rc::clone(conf));
+        if !self.is_told.replace(true) {
+            let file = self.file.display();
+            let holds = last.as_ref().map_or(
+                "a resolver on this machine is asked",
+                |_| "what it said last holds on",
+            );
+            tracing::warn!(see = %ErrorName::Resolvers, %file, %error, "the file with the resolvers cannot be read; {holds}");
+        }
+        last.unwrap_or_else(|| Rc::new(parse("")))
     }
 }
 
@@ -239,5 +268,18 @@ mod tests {
         let resolvers = Resolvers::new(file.path().to_owned());
         let firsts: Vec<usize> = (0..4).map(|_| resolvers.now().1).collect();
         assert_eq!(firsts, [0, 1, 0, 1]);
+    }
+
+    #[test]
+    fn a_file_that_has_gone_holds_on() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "nameserver 10.0.0.1\n").unwrap();
+        let resolvers = Resolvers::new(file.path().to_owned());
+        assert_eq!(resolvers.now().0.addresses, sockets(&["10.0.0.1:53"]));
+        file.close().unwrap();
+        assert_eq!(resolvers.read().addresses, sockets(&["10.0.0.1:53"]));
+        assert!(resolvers.is_told.get());
+        let never = Resolvers::new(PathBuf::from("/nope"));
+        assert_eq!(never.now().0.addresses, sockets(&["127.0.0.1:53"]));
     }
 }

@@ -301,3 +301,79 @@ fn a_drain_under_load_costs_no_request() -> Result<()> {
     }
     Ok(())
 }
+
+#[test]
+fn the_log_tells_of_the_start_and_of_the_end() -> Result<()> {
+    let mesh = Mesh::create()?;
+    let server = mesh.pod("server", "web")?;
+    let dir = tempfile::tempdir()?;
+    let _nginx = servers::nginx(&server, dir.path(), 8080, "location / { return 200 hello; }")?;
+    let (client, mut sidecar) = mesh.client()?;
+    let said = sidecar.proxy.said();
+    for told in [
+        "the proxy is up",
+        "version=\"",
+        "pod=mesh/client",
+        "outbound=15001",
+        "inbound=15006",
+        "admin=15000",
+        "dns=off",
+    ] {
+        assert!(said.contains(told), "{told} is not in\n{said}");
+    }
+    let url = format!("http://{}:8080/", server.v4);
+    client.run_as(RunAs::Application, "curl", ["-sf", &url])?;
+    sidecar.proxy.signal(Signal::INT)?;
+    assert!(sidecar.proxy.wait()?.success());
+    let said = sidecar.proxy.said();
+    assert!(
+        said.contains("draining: ends when nothing is under way, after "),
+        "{said}"
+    );
+    assert!(
+        said.contains("the proxy has ended: drained connections=1 cut_off=0"),
+        "{said}"
+    );
+    Ok(())
+}
+
+#[test]
+fn what_was_mistyped_is_told_at_the_start() -> Result<()> {
+    let mesh = Mesh::create()?;
+    let pod = mesh.net.pod("typos")?;
+    let weir = e2e::weir::binary()?.to_string_lossy().into_owned();
+    let folder = mesh.manifests.path().to_string_lossy().into_owned();
+    let proxy = ["proxy", "--manifests", &folder];
+    for (arguments, told) in [
+        (
+            &["--dns", "--resolv-conf", "/nope"][..],
+            "--resolv-conf /nope: cannot read it: No such file or directory (os error 2) [WEIR-RESOLVERS]",
+        ),
+        (&["--log", "warnn"], "`warnn` is no level, did you mean `warn`?"),
+    ] {
+        let finished = pod.try_run(RunAs::Root, &weir, [&proxy, arguments].concat())?;
+        assert_eq!(finished.status.code(), Some(2));
+        assert!(finished.errors().contains(told), "{}", finished.errors());
+    }
+    let runtime = tempfile::tempdir()?;
+    let variables = [("XDG_RUNTIME_DIR", &*runtime.path().to_string_lossy())];
+    let all = [&proxy[..], &["--as", "mesh/nope"]].concat();
+    let program = pod.start_file(RunAs::Root, weir.as_ref(), &variables, all)?;
+    eventually("the warning", || {
+        program.said().contains("the proxy is up").then_some(())
+    })?;
+    let said = program.said();
+    assert!(
+        said.contains("no manifest describes the pod of this proxy") && said.contains("pod=mesh/nope"),
+        "{said}"
+    );
+    let problems = e2e::weir::run(&pod, &["pc", "--proxy", "127.0.0.1:15000", "problems"])?;
+    assert!(
+        problems
+            .errors()
+            .contains("weir: no manifest describes mesh/nope"),
+        "{}",
+        problems.errors()
+    );
+    Ok(())
+}

@@ -29,4 +29,4 @@ mod worker;
 
 pub use config::{Config, Inbound, Kernel, Listeners, Published, Sockets, passthrough_source};
 pub use report::{Reports, Watcher};
-pub use start::{Handle, StartError, start_proxy};
+pub use start::{Handle, Served, StartError, start_proxy};

@@ -59,6 +59,8 @@ pub(crate) struct Lives {
     draining: Cell<bool>,
     /// Connections that wait for their next request.
     waiting: Cell<usize>,
+    /// Connections so far.
+    connections: Cell<u64>,
     /// How often a connection or a request began.
     begun: Cell<u64>,
     /// Notified when a connection ends.
@@ -73,6 +75,7 @@ impl Lives {
             seconds: Cell::new(0),
             draining: Cell::new(false),
             waiting: Cell::new(0),
+            connections: Cell::new(0),
             begun: Cell::new(0),
             ended: Notify::new(),
         }
@@ -88,6 +91,11 @@ impl Lives {
         self.count().saturating_sub(self.waiting.get())
     }
 
+    /// Connections so far.
+    pub(crate) fn connections(&self) -> u64 {
+        self.connections.get()
+    }
+
     /// Grows whenever a connection or a request begins.
     pub(crate) fn begun(&self) -> u64 {
         self.begun.get()
@@ -96,6 +104,7 @@ impl Lives {
     /// A connection begins.
     pub(crate) fn begin(self: &Rc<Self>) -> Life {
         self.begun.set(self.begun.get() + 1);
+        self.connections.set(self.connections.get() + 1);
         let entry = Rc::new(Entry {
             deadline: Cell::new(NEVER),
             signal: Cell::new(self.draining.get().then_some(Signal::Draining)),

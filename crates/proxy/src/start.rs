@@ -40,7 +40,16 @@ pub enum StartError {
 /// A running proxy.
 #[derive(Debug)]
 pub struct Handle {
-    workers: Vec<runtime::thread::Handle<()>>,
+    workers: Vec<runtime::thread::Handle<Served>>,
+}
+
+/// What became of connections.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Served {
+    /// All that there were.
+    pub connections: u64,
+    /// Those of them that the end of the drain cut off in the middle of something.
+    pub cut_off: u64,
 }
 
 impl Handle {
@@ -52,12 +61,20 @@ impl Handle {
     }
 
     /// Waits until every worker has ended, which each does after a drain.
-    pub fn join(self) {
+    pub fn join(self) -> Served {
+        let mut all = Served::default();
         for worker in self.workers {
-            if let Err(error) = worker.join() {
-                tracing::error!(see = %ErrorName::Defect, %error, "a worker ended badly; this is a defect of weir");
+            match worker.join() {
+                Ok(served) => {
+                    all.connections += served.connections;
+                    all.cut_off += served.cut_off;
+                }
+                Err(error) => {
+                    tracing::error!(see = %ErrorName::Defect, %error, "a worker ended badly; this is a defect of weir");
+                }
             }
         }
+        all
     }
 }
 
@@ -101,7 +118,7 @@ struct Start {
 }
 
 /// A worker's whole life.
-async fn run(start: Start) {
+async fn run(start: Start) -> Served {
     let Start {
         index,
         config,
@@ -130,9 +147,13 @@ async fn run(start: Start) {
             tracing::error!(see = %ErrorName::ListenerLost, %error, "a listener cannot be polled; the proxy will not be ready");
         }
     }
-    drain_after(&worker, config.drain, config.quiet).await;
+    let cut_off = drain_after(&worker, config.drain, config.quiet).await;
     for task in tasks {
         task.abort();
+    }
+    Served {
+        connections: worker.lives.connections(),
+        cut_off,
     }
 }
 
@@ -156,7 +177,8 @@ async fn sweep(worker: Rc<Worker>) {
 /// Waits for the drain, and then until no worker has had anything to do for `quiet`, or the drain's
 /// deadline passes, whichever comes first. New connections are accepted all the while: they have nowhere
 /// else to go, and a listener that closes resets what waits in its backlog.
-async fn drain_after(worker: &Worker, drain: drain::Watch, quiet: Duration) {
+/// Answers how many connections were in the middle of something then.
+async fn drain_after(worker: &Worker, drain: drain::Watch, quiet: Duration) -> u64 {
     drain.draining().await;
     worker.lives.drain();
     let mut quiet_since = Instant::now();
@@ -175,11 +197,17 @@ async fn drain_after(worker: &Worker, drain: drain::Watch, quiet: Duration) {
         }
         // Read each time: a second signal brings it nearer.
         let is_late = drain.deadline().is_none_or(|deadline| deadline <= Instant::now());
+        let quiet = if drain.is_last_call() {
+            Duration::ZERO
+        } else {
+            quiet
+        };
         if is_late || !is_busy && quiet_since.elapsed() >= quiet {
             break;
         }
         tokio::time::sleep(DRAIN_LOOK).await;
     }
+    let cut_off = worker.lives.busy() as u64;
     worker.lives.cut();
     // A turn lets each connection see it, report and close.
     let _ = tokio::time::timeout(SWEEP, async {
@@ -188,4 +216,5 @@ async fn drain_after(worker: &Worker, drain: drain::Watch, quiet: Duration) {
         }
     })
     .await;
+    cut_off
 }

@@ -15,7 +15,15 @@ pub fn channel() -> (Trigger, Watch) {
 
 /// Starts a drain. Clones are the same trigger: a signal and the admin server may both hold one.
 #[derive(Clone, Debug)]
-pub struct Trigger(watch::Sender<Option<Instant>>);
+pub struct Trigger(watch::Sender<Option<Told>>);
+
+/// What holders are told.
+#[derive(Clone, Copy, Debug)]
+struct Told {
+    deadline: Instant,
+    /// Nobody is expected to come any more.
+    is_last_call: bool,
+}
 
 /// How a drain ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -33,11 +41,24 @@ impl Trigger {
     /// Tells every holder to finish within a time. A second call can only bring the deadline nearer.
     /// Says whether this call changed anything.
     pub fn start(&self, within: Duration) -> bool {
+        self.tell(within, false)
+    }
+
+    /// The same, and nobody is expected to come any more: holders need not wait for clients that were not told yet.
+    pub fn start_last_call(&self, within: Duration) -> bool {
+        self.tell(within, true)
+    }
+
+    fn tell(&self, within: Duration, is_last_call: bool) -> bool {
         let deadline = Instant::now() + within;
         self.0.send_if_modified(|state| match state {
-            Some(earlier) if *earlier <= deadline => false,
+            Some(earlier) if earlier.deadline <= deadline && (earlier.is_last_call || !is_last_call) => false,
             _ => {
-                *state = Some(deadline);
+                let earlier = state.map_or(deadline, |told| told.deadline);
+                *state = Some(Told {
+                    deadline: deadline.min(earlier),
+                    is_last_call: is_last_call || state.is_some_and(|told| told.is_last_call),
+                });
                 true
             }
         })
@@ -57,7 +78,7 @@ impl Trigger {
     /// Starts a drain, if none was, and waits until every watch is dropped or the deadline has passed.
     pub async fn drain(&self, within: Duration) -> Outcome {
         self.start(within);
-        let deadline = self.0.borrow().unwrap_or_else(Instant::now);
+        let deadline = self.0.borrow().map_or_else(Instant::now, |told| told.deadline);
         match timeout_at(deadline, self.0.closed()).await {
             Ok(()) => Outcome::Clean,
             Err(_) => Outcome::DeadlinePassed {
@@ -69,7 +90,7 @@ impl Trigger {
 
 /// Is told of the drain, and holds it up until dropped.
 #[derive(Clone, Debug)]
-pub struct Watch(watch::Receiver<Option<Instant>>);
+pub struct Watch(watch::Receiver<Option<Told>>);
 
 impl Watch {
     /// Whether a drain is under way.
@@ -81,7 +102,13 @@ impl Watch {
     /// When everything must have ended; none before a drain.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
-        *self.0.borrow()
+        self.0.borrow().map(|told| told.deadline)
+    }
+
+    /// Whether nobody is expected to come any more.
+    #[must_use]
+    pub fn is_last_call(&self) -> bool {
+        self.0.borrow().is_some_and(|told| told.is_last_call)
     }
 
     /// Resolves when a drain starts: at once if it has. Never, if the trigger is gone without one.
@@ -90,7 +117,7 @@ impl Watch {
     }
 }
 
-async fn wait_for_start(mut receiver: watch::Receiver<Option<Instant>>) {
+async fn wait_for_start(mut receiver: watch::Receiver<Option<Told>>) {
     if receiver.wait_for(Option::is_some).await.is_err() {
         // The trigger is gone: nobody is left who could start a drain.
         std::future::pending::<()>().await;
@@ -135,5 +162,16 @@ mod tests {
         assert!(trigger.clone().start(Duration::from_secs(1)));
         assert!(watch.deadline() < first);
         trigger.started().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_last_call_stays_one_and_puts_no_deadline_off() {
+        let (trigger, watch) = channel();
+        assert!(trigger.start(Duration::from_secs(10)) && !watch.is_last_call());
+        let first = watch.deadline();
+        assert!(trigger.start_last_call(Duration::from_secs(20)) && watch.is_last_call());
+        assert_eq!(watch.deadline(), first);
+        assert!(!trigger.start_last_call(Duration::from_secs(20)));
+        assert!(trigger.start(Duration::from_secs(1)) && watch.is_last_call());
     }
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use model::ErrorName;
-use proxy::{Config, Listeners, Sockets};
+use proxy::{Config, Listeners, Served, Sockets};
 use registry::Snapshot;
 use registry::dump::{DnsDump, Dump, ListenerDump, ProcessDump};
 use runtime::clock;
@@ -267,9 +267,9 @@ impl Sidecar {
         }
     }
 
-    /// Ends everything else when the data path has ended, the access log last.
-    pub(crate) fn finish(self) -> Result<()> {
-        self.proxy.join();
+    /// Ends everything else when the data path has ended, the access log last. Says what became of connections.
+    pub(crate) fn finish(self) -> Result<Served> {
+        let served = self.proxy.join();
         drop(self.dns);
         self.servers.stop()?;
         drop(self.discovery);
@@ -278,6 +278,6 @@ impl Sidecar {
         {
             tracing::warn!(see = %ErrorName::AccessLog, "the end of the access log was not written: its reader does not read");
         }
-        Ok(())
+        Ok(served)
     }
 }

@@ -28,6 +28,27 @@ fn the_exit_code_is_the_commands() -> Result<()> {
     // The exit code is never weir's own by mistake.
     let mistaken = laptop.run_with(RunAs::Application, &["--no-such-option"], &["true"])?;
     assert_eq!(mistaken.status.code(), Some(125), "{mistaken:?}");
+    // As `ping` has it: CAP_NET_RAW, permitted and effective (vfs_cap_data of linux/capability.h, revision 2).
+    let capable = laptop.shared.path().join("capable");
+    fs::copy("/bin/true", &capable)?;
+    let value: Vec<u8> = [0x0200_0001_u32, 1 << 13, 0, 0, 0]
+        .into_iter()
+        .flat_map(u32::to_le_bytes)
+        .collect();
+    rustix::fs::setxattr(
+        &capable,
+        "security.capability",
+        &value,
+        rustix::fs::XattrFlags::empty(),
+    )?;
+    let refused = laptop.run(RunAs::Root, &[capable.to_str().unwrap()])?;
+    assert_eq!(refused.status.code(), Some(126));
+    assert!(
+        refused
+            .errors()
+            .contains("the file has capabilities, which no command of weir run may have; a copy"),
+        "{refused:?}"
+    );
     let missing = laptop.run(RunAs::Application, &["no-such-program"])?;
     assert_eq!(
         missing.errors(),

@@ -3,14 +3,14 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt::Display;
-use std::fs;
 use std::io;
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::{env, fs};
 
 use rustix::mount::{MountFlags, MountPropagationFlags, mount_bind, mount_change};
 use rustix::process::{Pid, Signal, getegid, geteuid};
@@ -289,9 +289,33 @@ fn execute(command: &[OsString], signals: &Signals) -> u8 {
         );
         127
     } else {
-        eprintln!("weir run: {}: {error} [WEIR-COMMAND]", program.display());
+        let why = match error.kind() {
+            io::ErrorKind::PermissionDenied if has_capabilities(program) => {
+                ": the file has capabilities, which no command of weir run may have; a copy of it (cp) has none"
+            }
+            _ => "",
+        };
+        eprintln!("weir run: {}: {error}{why} [WEIR-COMMAND]", program.display());
         126
     }
+}
+
+/// Whether the file gives whoever executes it capabilities (capabilities(7)), as `ping` has it. The kernel refuses
+/// to execute it where they are out of bounds.
+fn has_capabilities(program: &OsStr) -> bool {
+    let has_some = |path: &Path| {
+        let mut value = [0; 64];
+        rustix::fs::getxattr(path, "security.capability", &mut value[..]).is_ok()
+    };
+    if program.as_bytes().contains(&b'/') {
+        return has_some(Path::new(program));
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = env::split_paths(&path).map(|directory| directory.join(program));
+    found
+        .into_iter()
+        .find(|file| file.exists())
+        .is_some_and(|file| has_some(&file))
 }
 
 /// A directory of `PATH` that may not be entered makes exec say "permission denied" of a program that is nowhere.
@@ -300,6 +324,6 @@ fn is_missing(program: &OsStr, error: &io::Error) -> bool {
         return true;
     }
     let in_path = !program.as_bytes().contains(&b'/');
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    in_path && !std::env::split_paths(&path).any(|directory| directory.join(program).is_file())
+    let path = env::var_os("PATH").unwrap_or_default();
+    in_path && !env::split_paths(&path).any(|directory| directory.join(program).is_file())
 }

@@ -55,6 +55,7 @@ pub(crate) struct Args {
         short,
         global = true,
         value_name = "FILE",
+        visible_alias = "dump",
         conflicts_with_all = ["netns", "pid"],
         help_heading = "Source and form"
     )]

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,24 +10,28 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::ValueEnum;
 use model::{ErrorName, ObjectName, ports};
-use proxy::{Inbound, Kernel, Listeners};
+use proxy::{Inbound, Kernel, Listeners, Served};
 use runtime::{lines, telemetry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::errors::{self, OrNamed, fail};
 use crate::servers::Places;
 use crate::sidecar::{self, Dns, Parts, Sidecar};
-use crate::socket;
+use crate::{socket, version};
 
 /// Run the proxy of one workload: accept what the rules redirect, decide, carry, report
 ///
 /// Listens on 15001 (outbound) and 15006 (inbound), 15000 on loopback (admin), 15020 (metrics) and
-/// 15021 (health); with --dns also on 15053 of loopback. SIGTERM drains: new connections are still accepted until the last one has ended or the
-/// deadline passes; a second SIGTERM ends at once.
+/// 15021 (health); with --dns also on 15053 of loopback. SIGTERM drains: new connections are still accepted until
+/// none has been under way for 5 s or the deadline passes; a second one ends at once. SIGINT (Ctrl-C) waits only
+/// for what is under way.
 #[derive(clap::Args)]
+#[command(after_long_help = "EXIT STATUS:\n  \
+    0  ended as it was told to\n  \
+    2  it could not start or go on, or the arguments say nothing")]
 pub(crate) struct Args {
     /// Folder with Kubernetes manifests (*.yaml, *.yml, *.json), watched for changes
-    #[arg(long, value_name = "DIR", env = "WEIR_MANIFESTS")]
+    #[arg(long, value_name = "FOLDER", env = "WEIR_MANIFESTS")]
     manifests: PathBuf,
 
     /// The pod this proxy belongs to; otherwise `POD_NAMESPACE` and `POD_NAME` say it
@@ -67,19 +71,16 @@ pub(crate) struct Args {
     dns_ttl: Option<u32>,
 
     /// The file that names the resolvers of all other names, read again when it changes
-    #[arg(
-        long,
-        value_name = "FILE",
-        requires = "dns",
-        default_value = "/etc/resolv.conf"
-    )]
-    resolv_conf: PathBuf,
+    /// [default: /etc/resolv.conf]
+    #[arg(long, value_name = "FILE", requires = "dns")]
+    resolv_conf: Option<PathBuf>,
 
     /// Where the access log goes: a file, or `-` for standard output. Its form is a setting (accessLog)
     #[arg(long, value_name = "FILE", default_value = "-")]
     access_log: PathBuf,
 
-    /// Socket file for `weir pc`; by default one under `$XDG_RUNTIME_DIR/weir/`
+    /// Socket file for `weir pc` [default: `PID.sock` in `$XDG_RUNTIME_DIR/weir`, or in `/tmp/weir-UID` where that
+    /// variable names no directory of this user]
     #[arg(long, value_name = "FILE")]
     admin_socket: Option<PathBuf>,
 
@@ -104,6 +105,9 @@ enum Mode {
     Tproxy,
 }
 
+/// Where the resolvers of other names are, unless somebody says otherwise.
+const RESOLV_CONF: &str = "/etc/resolv.conf";
+
 /// Runs until it has drained.
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     let form = match args.log_format {
@@ -116,10 +120,6 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         Some(workers) => usize::from(workers),
         None => std::thread::available_parallelism().map_or(1, usize::from),
     };
-    let name = own.as_ref().map_or_else(
-        || "proxy".to_owned(),
-        |own| format!("{}.{}", own.name, own.namespace),
-    );
     let inbound = match args.inbound_mode {
         Mode::Redirect => Inbound::Redirected,
         Mode::Tproxy => Inbound::Transparent {
@@ -133,7 +133,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
     // before it finds out that it is one too many.
     let dns = args
         .dns
-        .then(|| dns(args.dns_ttl, args.mark, args.resolv_conf))
+        .then(|| dns(args.dns_ttl, args.mark, args.resolv_conf.as_deref()))
         .transpose()?;
     let mut places = Places::bind()?;
     let listeners = Listeners::bind(workers, inbound).map_err(|error| cannot_listen(error, inbound))?;
@@ -156,8 +156,15 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         .build()?;
     // Signals are caught before anything is there that one could leave behind.
     let signals = runtime.block_on(async { Signals::new() })?;
+    let source = discovery::start_manifests(args.manifests.clone(), own.clone())?;
+    let snapshot = Arc::clone(&source.0.borrow());
+    if let Some(own) = &own
+        && snapshot.own.is_none()
+    {
+        tracing::warn!(see = %ErrorName::Identity, pod = %own, "no manifest describes the pod of this proxy: until one does, inbound ports are known by their numbers alone");
+    }
     let mut sidecar = sidecar::start(Parts {
-        source: discovery::start_manifests(args.manifests, own)?,
+        source,
         workers,
         listeners,
         sockets: Arc::new(Kernel {
@@ -171,20 +178,55 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         level,
         quiet: model::settings::DRAIN_QUIET,
     })?;
-    tracing::info!(workers, "proxy of {name} is up");
-    runtime.block_on(drain_when_told(&mut sidecar, signals));
-    sidecar.finish()?;
+    say_up(own.as_ref(), workers, &args.manifests, args.dns);
+    let is_told_twice = runtime.block_on(drain_when_told(&mut sidecar, signals));
+    let Served { connections, cut_off } = sidecar.finish()?;
+    let how = match (is_told_twice, cut_off) {
+        (true, _) => "told a second time",
+        (false, 0) => "drained",
+        (false, _) => "the time for the drain was up",
+    };
+    tracing::info!(connections, cut_off, "the proxy has ended: {how}");
     Ok(ExitCode::SUCCESS)
 }
 
-fn dns(ttl: Option<u32>, mark: Option<u32>, resolv_conf: PathBuf) -> Result<Dns> {
+/// What somebody wants to know who finds this in a log.
+fn say_up(own: Option<&ObjectName>, workers: usize, manifests: &Path, dns: bool) {
+    let pod = own.map_or_else(|| "none".to_owned(), ToString::to_string);
+    let dns = if dns {
+        ports::DNS.to_string()
+    } else {
+        "off".to_owned()
+    };
+    tracing::info!(
+        version = version::SHORT,
+        %pod,
+        workers,
+        manifests = %manifests.display(),
+        outbound = ports::OUTBOUND,
+        inbound = ports::INBOUND,
+        admin = ports::ADMIN,
+        metrics = ports::METRICS,
+        health = ports::HEALTH,
+        %dns,
+        "the proxy is up"
+    );
+}
+
+fn dns(ttl: Option<u32>, mark: Option<u32>, resolv_conf: Option<&Path>) -> Result<Dns> {
+    if let Some(file) = resolv_conf {
+        // Later it may vanish for a while; whoever names one that never was is mistaken.
+        std::fs::read(file).or_named_with(ErrorName::Resolvers, || {
+            format!("--resolv-conf {}: cannot read it", file.display())
+        })?;
+    }
     let sockets = dns::Sockets::bind_loopback(ports::DNS).or_named(
         ErrorName::PortInUse,
         "cannot listen on 15053 for DNS; is another proxy running in this network namespace?",
     )?;
     Ok(Dns {
         sockets,
-        resolv_conf,
+        resolv_conf: resolv_conf.unwrap_or(Path::new(RESOLV_CONF)).to_owned(),
         ttl,
         mark,
         gives_signs: true,
@@ -233,37 +275,48 @@ impl Signals {
         })
     }
 
-    async fn next(&mut self) {
+    /// Whether the next one comes from somebody who waits for the end, as at a terminal.
+    async fn next(&mut self) -> bool {
         tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => false,
+            _ = self.interrupt.recv() => true,
         }
     }
 }
 
 /// Resolves when the data path has ended: a drain was asked for, by signal or `POST /drain`, and either
-/// everything is finished and look-ups go direct, or its deadline passed, or a second signal came.
-async fn drain_when_told(sidecar: &mut Sidecar, mut signals: Signals) {
+/// everything is finished and look-ups go direct, or its deadline passed, or a second signal came. Says
+/// whether it was the signal.
+async fn drain_when_told(sidecar: &mut Sidecar, mut signals: Signals) -> bool {
     let trigger = sidecar.trigger().clone();
     tokio::select! {
-        () = signals.next() => {
+        is_waited_for = signals.next() => {
             let within = sidecar.drain_deadline();
-            tracing::info!(?within, "draining; a second signal ends it at once");
-            trigger.start(within);
+            let seconds = within.as_secs();
+            if is_waited_for {
+                tracing::info!("draining: ends when nothing is under way, after {seconds} s at the latest; a second signal ends it at once");
+                trigger.start_last_call(within);
+            } else {
+                let quiet = model::settings::DRAIN_QUIET.as_secs();
+                tracing::info!("draining: ends when nothing has been under way for {quiet} s, after {seconds} s at the latest; a second signal ends it at once");
+                trigger.start(within);
+            }
         }
-        () = trigger.started() => tracing::info!("draining; a signal ends it at once"),
+        () = trigger.started() => tracing::info!("draining, as POST /drain asked; a signal ends it at once"),
     }
     tokio::select! {
         () = sidecar.ended() => {
             // Names are resolved until the last connection has ended, and none is asked for in vain then.
             tokio::select! {
                 () = sidecar.hand_dns_over() => {}
-                () = signals.next() => {}
+                _ = signals.next() => {}
             }
+            false
         }
-        () = signals.next() => {
+        _ = signals.next() => {
             trigger.start(Duration::ZERO);
             sidecar.ended().await;
+            true
         }
     }
 }

@@ -58,17 +58,21 @@ pub(crate) const FAILED: u8 = 125;
 /// Localhost is the command's own first: what listens inside answers. Where nothing does, and something
 /// listens on this machine's localhost (a database, say), that answers; --loopback says for which ports.
 ///
-/// What cannot be carried fails at once: UDP other than DNS, and ICMP (ping). The exit code is the command's; 125 means that weir failed, 126 that the command cannot be
-/// executed, 127 that it is missing.
+/// What cannot be carried fails at once: UDP other than DNS, and ICMP (ping).
 #[derive(clap::Args)]
-#[command(after_long_help = "EXAMPLES:\n  \
+#[command(after_long_help = "EXIT STATUS:\n  \
+    that of the command, or 128 and the number of the signal that ended it\n  \
+    125  weir failed, or its arguments say nothing\n  \
+    126  the command cannot be executed\n  \
+    127  there is no such command\n\n\
+EXAMPLES:\n  \
     weir run --manifests mesh/ --journey -- curl http://web.shop/       one request, and where it went\n  \
     weir run --manifests mesh/ -- bash                                  a shell in the mesh\n  \
     weir run --manifests mesh/ --as shop/web-0 -p 8080 -- ./server      a pod of it, reached at localhost:8080\n  \
     weir pc endpoints                                                   what its proxy knows, from another terminal")]
 pub(crate) struct Args {
     /// Folder of Kubernetes manifests (*.yaml, *.json), watched while the command runs
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "FOLDER")]
     manifests: PathBuf,
     /// Run as this pod of the manifests: its addresses, and its namespace for short names
     #[arg(long = "as", value_name = "NAMESPACE/POD")]

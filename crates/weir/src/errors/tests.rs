@@ -109,7 +109,7 @@ fn no_error_is_printed_without_a_name() {
                 wrong.push(format!("{}:{number}: a warning without `see`", file.display()));
             }
             // Notes, and a table that is empty, are no errors.
-            let is_none = ["note: ", "{nothing}", "[WEIR-"]
+            let is_none = ["note: ", "{nothing}", "[WEIR-", "[{name}]"]
                 .iter()
                 .any(|word| line.contains(word));
             if line.contains("eprintln!(\"weir") && !is_none {

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use diagnose::tables::{self, Row, Shape};
-use model::{ErrorName, Severity};
+use model::{ErrorName, ObjectName, Severity};
 use registry::Dump;
 
 use super::proxies::ProxyRow;
@@ -24,16 +24,32 @@ pub(super) fn show(dump: &Dump, what: What, form: Form) -> Result<ExitCode> {
         _ => tables::problems_hint(dump),
     };
     let nothing = nothing(dump, &what);
+    let is_of_problems = matches!(what, What::Problems { .. });
     let is_bad = matches!(&what, What::Problems { severity } if has_errors(dump, severity.as_deref()));
     let (text, is_empty) = rows(dump, what, form)?;
     print(&text)?;
     if is_for_people && is_empty {
         say(&format!("weir: {nothing}"));
     }
+    if is_for_people
+        && is_of_problems
+        && let Some(own) = undescribed(dump)
+    {
+        say(&format!(
+            "weir: no manifest describes {own}, the pod of this proxy"
+        ));
+    }
     if is_for_people && let Some(remark) = remark {
         say(&remark);
     }
     Ok(ExitCode::from(u8::from(is_bad)))
+}
+
+/// The pod of the proxy, where no manifest describes it.
+fn undescribed(dump: &Dump) -> Option<&ObjectName> {
+    let own = dump.own.as_ref()?;
+    let is_described = dump.workloads.iter().any(|workload| workload.name == *own);
+    (!is_described).then_some(own)
 }
 
 /// Whether an error is among the problems that are shown.
