@@ -131,7 +131,7 @@ impl Session {
             .chain(native)
     }
 
-    /// Whether rules of others are there, or may be: then [`super::look`] shows more than this session has read.
+    /// Whether rules of others are there, or may be: then [`super::look()`] shows more than this session has read.
     #[must_use]
     pub fn has_foreign(&self) -> bool {
         self.native.has_others()

@@ -34,7 +34,9 @@ pub(super) fn installed(intent: &Intent, plan: &Plan, choices: &[Choice], done: 
         line("groups", groups);
     }
     line("inbound", inbound(intent, plan));
-    if let Some(captured) = intent.captured_dns() {
+    if let Some(captured) = intent.captured_dns()
+        && !intent.outbound.groups.is_none()
+    {
         line("DNS", dns(captured));
     }
     if let Some(devices) = devices(&intent.devices) {
@@ -82,6 +84,9 @@ pub(super) fn outbound(intent: &Intent) -> String {
             }
         }
     }
+    if outbound.groups.is_none() && intent.devices.virtual_machines.is_empty() {
+        parts.clear();
+    }
     let excluded = [
         (!outbound.exclude_cidrs.is_empty()).then(|| list(&outbound.exclude_cidrs)),
         (!outbound.exclude_ports.is_empty()).then(|| format!("ports {}", list(&outbound.exclude_ports))),
@@ -97,7 +102,7 @@ pub(super) fn outbound(intent: &Intent) -> String {
 fn groups(outbound: &Outbound) -> Option<String> {
     match &outbound.groups {
         Selection::Only(groups) if groups.is_empty() => {
-            Some("none: outbound and DNS are captured for nobody".to_owned())
+            Some("none, as ISTIO_OUTBOUND_OWNER_GROUPS is empty".to_owned())
         }
         Selection::Only(groups) => Some(format!("{} only", list(groups))),
         Selection::All if outbound.exclude_groups.is_empty() => None,
@@ -272,10 +277,13 @@ Captured:
   proxy     mark 0x539/0xfff or class id 0x100001 or cgroup system.slice/weir.service (left alone)
 "
         );
-        let of_groups = Flags {
-            owner_groups: text("100,101"),
-            ..usual
+        let of_groups = |groups| {
+            summary(&Flags {
+                owner_groups: text(groups),
+                ..usual.clone()
+            })
         };
-        assert!(summary(&of_groups).contains("\n  groups    100,101 only\n"));
+        assert!(of_groups("100,101").contains("\n  groups    100,101 only\n"));
+        assert!(of_groups("").contains("\n  outbound  nothing\n  groups    none, as "));
     }
 }
