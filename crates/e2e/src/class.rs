@@ -52,6 +52,12 @@ impl Class {
         })
     }
 
+    /// What a shell says to move there.
+    #[must_use]
+    pub fn entering(&self) -> String {
+        format!("echo $$ >'{}'", self.folder.join("tasks").display())
+    }
+
     /// Puts the calling thread there, until it ends.
     ///
     /// # Errors

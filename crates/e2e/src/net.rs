@@ -13,7 +13,6 @@ use std::process;
 use anyhow::{Context, Result, bail, ensure};
 use netsys::netns::Netns;
 
-use crate::cgroup::Cgroup;
 use crate::program::{Finished, Program, RunAs, command, command_in};
 use crate::wait::eventually;
 
@@ -260,7 +259,7 @@ impl Pod {
     /// As [`Pod::start_file`].
     pub fn start_file_in<A: AsRef<OsStr>>(
         &self,
-        cgroup: Option<&Cgroup>,
+        entering: Option<&str>,
         who: RunAs,
         path: &Path,
         variables: &[(&str, &str)],
@@ -268,7 +267,7 @@ impl Pod {
     ) -> Result<Program> {
         let name = format!("{} in pod {}", path.display(), self.name);
         let file = File::open(path).with_context(|| name.clone())?;
-        let mut command = command_in(cgroup, &self.netns, who, "/proc/self/fd/0");
+        let mut command = command_in(entering, &self.netns, who, "/proc/self/fd/0");
         command.args(arguments).envs(variables.iter().copied());
         Program::start(command.stdin(file), &name)
     }

@@ -10,7 +10,6 @@ use netsys::netns::Netns;
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
 use tempfile::NamedTempFile;
 
-use crate::cgroup::Cgroup;
 use crate::wait::eventually;
 
 /// Where Debian keeps programs. The caller's own `PATH` may name directories that only root can enter.
@@ -51,12 +50,12 @@ pub(crate) fn command(netns: &Netns, who: RunAs, program: &str) -> Command {
     command_in(None, netns, who, program)
 }
 
-/// The same, in a cgroup of version 2.
-pub(crate) fn command_in(cgroup: Option<&Cgroup>, netns: &Netns, who: RunAs, program: &str) -> Command {
-    let mut command = match cgroup {
+/// The same, once a shell has moved to a cgroup (see [`crate::Cgroup::entering`], [`crate::Class::entering`]).
+pub(crate) fn command_in(entering: Option<&str>, netns: &Netns, who: RunAs, program: &str) -> Command {
+    let mut command = match entering {
         None => Command::new("setpriv"),
-        Some(cgroup) => {
-            let script = format!("{} && exec \"$@\"", cgroup.entering());
+        Some(entering) => {
+            let script = format!("{entering} && exec \"$@\"");
             let mut command = Command::new("sh");
             command.args(["-c", &script, "sh", "setpriv"]);
             command

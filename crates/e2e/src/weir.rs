@@ -8,7 +8,6 @@ use std::sync::OnceLock;
 use anyhow::{Context, Result, anyhow, ensure};
 use model::ports::{HEALTH, INBOUND, OUTBOUND};
 
-use crate::cgroup::Cgroup;
 use crate::manifests::{Manifests, NAMESPACE};
 use crate::net::Pod;
 use crate::program::{Finished, Program, RunAs};
@@ -105,7 +104,7 @@ impl Sidecar {
     /// # Errors
     /// As [`Sidecar::start`].
     pub fn proxy_in(
-        cgroup: Option<&Cgroup>,
+        entering: Option<&str>,
         who: RunAs,
         pod: &Pod,
         manifests: &Manifests,
@@ -116,7 +115,7 @@ impl Sidecar {
         let own = format!("{NAMESPACE}/{}", pod.name);
         let mut all = vec!["proxy", "--manifests", &folder, "--as", &own];
         all.extend(arguments);
-        let mut proxy = pod.start_file_in(cgroup, who, &binary, &[], all)?;
+        let mut proxy = pod.start_file_in(entering, who, &binary, &[], all)?;
         pod.wait_listening(OUTBOUND)?;
         pod.wait_listening(INBOUND)?;
         let url = format!("http://127.0.0.1:{HEALTH}/healthz/ready");

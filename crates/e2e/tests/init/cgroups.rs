@@ -33,7 +33,13 @@ fn a_proxy_of_the_applications_own_user_is_known_by_its_cgroup_alone() -> Result
             said.contains(&format!("cgroup {} (left alone)", cgroup.path)),
             "{said}"
         );
-        let _sidecar = Sidecar::proxy_in(Some(&cgroup), RunAs::Application, &client, &mesh.manifests, &[])?;
+        let _sidecar = Sidecar::proxy_in(
+            Some(&cgroup.entering()),
+            RunAs::Application,
+            &client,
+            &mesh.manifests,
+            &[],
+        )?;
         for address in addresses {
             let url = format!("http://{}/", SocketAddr::new(address, 80));
             // Nobody but the proxy knows the way to a service's address.

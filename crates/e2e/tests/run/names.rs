@@ -137,6 +137,82 @@ fn a_daemon_that_answers_names_for_the_c_library_is_not_asked() -> Result<()> {
     Ok(())
 }
 
+/// The same of systemd-resolved: notes that it was asked, by its socket.
+const FAKE_RESOLVED: &str = "import socket, sys
+s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen()
+while True:
+    s.accept()[0].close()
+    open(sys.argv[2], 'a').write('asked\\n')
+";
+/// What nss-resolve does first; where that fails, the C library goes on with DNS.
+const NSS_RESOLVE: &str = "import socket, sys
+try:
+    socket.socket(socket.AF_UNIX).connect(sys.argv[1]); print('reached')
+except ConnectionRefusedError:
+    print('refused')
+";
+const RESOLVED: &str = "/run/systemd/resolve/io.systemd.Resolve";
+
+/// A machine as systemd-resolved sets it up: its stub in `resolv.conf`, `resolve` in `nsswitch.conf`.
+#[test]
+fn systemd_resolved_is_asked_by_dns_alone_and_for_other_names_alone() -> Result<()> {
+    let laptop = Laptop::create()?;
+    let at = |name: &str| laptop.shared.path().join(name).display().to_string();
+    for (name, text) in [
+        ("daemon.py", FAKE_RESOLVED),
+        ("ask.py", NSS_RESOLVE),
+        (
+            "resolv.conf",
+            "nameserver 127.0.0.53\noptions edns0 trust-ad\nsearch .\n",
+        ),
+        ("nsswitch.conf", "hosts: files resolve [!UNAVAIL=return] dns\n"),
+    ] {
+        fs::write(at(name), text)?;
+    }
+    let stop = Arc::new(AtomicBool::new(false));
+    let stub = laptop.pod.within(|| {
+        let socket = UdpSocket::bind("127.0.0.53:53").unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        let stop = Arc::clone(&stop);
+        thread::spawn(move || answer_all(&socket, &stop))
+    })?;
+    let inside = format!(
+        "python3 {} {RESOLVED}; getent ahostsv4 web.mesh | sed -n 's/ *STREAM.*//p'; \
+         dig +noall +comments other.example TXT | grep -o 'status: [A-Z]*'",
+        at("ask.py")
+    );
+    let script = format!(
+        "set -e; mount -t tmpfs tmpfs /run; mkdir -p /run/systemd/resolve; python3 {daemon} {RESOLVED} {note} & trap \"kill $!\" EXIT\n\
+         until [ -S {RESOLVED} ]; do sleep 0.05; done\n\
+         for file in resolv.conf nsswitch.conf; do mount --bind {shared}/$file /etc/$file; done\n\
+         {weir} run --manifests {manifests} -- sh -c \"{inside}\"\n\
+         [ ! -e {note} ] && echo nobody asked it\n\
+         python3 {ask} {RESOLVED}",
+        daemon = at("daemon.py"),
+        note = at("note"),
+        ask = at("ask.py"),
+        shared = laptop.shared.path().display(),
+        weir = laptop.weir.display(),
+        manifests = laptop.mesh.manifests.path().display()
+    );
+    let said = laptop
+        .pod
+        .run_as(RunAs::Root, "unshare", ["-m", "sh", "-c", &script])?;
+    stop.store(true, Ordering::Relaxed);
+    let asked = stub.join().unwrap();
+    assert_eq!(
+        said.text(),
+        "refused\n10.96.0.1\nstatus: NXDOMAIN\nnobody asked it\nreached\n",
+        "{said:?}"
+    );
+    let is_about = |query: &Vec<u8>, label: &[u8]| query.windows(label.len()).any(|window| window == label);
+    assert!(
+        !asked.is_empty() && asked.iter().all(|query| is_about(query, b"\x05other")),
+        "{asked:?}"
+    );
+    Ok(())
+}
+
 #[test]
 fn other_names_are_asked_of_the_callers_resolvers_as_they_came() -> Result<()> {
     let laptop = Laptop::create()?;

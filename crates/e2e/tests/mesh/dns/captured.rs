@@ -2,6 +2,7 @@
 //! sign, and none is answered wrongly. Clients have a fresh socket for each look-up, or keep one for all.
 
 mod replaced;
+mod signs;
 
 use std::fs;
 use std::io::{Read, Write};
