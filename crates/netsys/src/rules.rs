@@ -158,7 +158,7 @@ fn advice(said: &str) -> &'static str {
     } else if said.contains("does not exist") || said.contains("No chain/target/match") {
         "\nThe kernel lacks a module for it: load nf_nat, xt_REDIRECT, xt_owner, xt_comment, and for TPROXY \
          xt_TPROXY, xt_connmark, xt_mark, xt_socket, xt_CT, for cgroups xt_cgroup, for --services xt_set, \
-         for DNS xt_CT and xt_recent (without xt_recent, --dns-fail-closed does) (modprobe), \
+         for DNS xt_CT, xt_mark and xt_recent (without xt_recent, --dns-fail-closed does) (modprobe), \
          or try another back-end with --backend"
     } else if said.contains("Cannot open session to kernel") || said.contains("Kernel error received") {
         "\nThe kernel lacks something of ipset: load ip_set and ip_set_hash_ipport (modprobe), or use --backend nft"

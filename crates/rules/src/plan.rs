@@ -15,7 +15,7 @@ use std::fmt;
 
 use model::{ErrorName, ports};
 
-pub use self::clause::{Action, Clause, Condition, Sign};
+pub use self::clause::{Action, Clause, Condition, Sign, Zone};
 pub use self::facts::{Facts, Family, Stack};
 pub use self::mistake::Mistake;
 use self::mistake::{physical, tproxy_mistakes, uncapturable};

@@ -7,7 +7,7 @@ mod conditions;
 use self::conditions::tests;
 pub(crate) use self::conditions::{class, ids, port_set};
 use crate::asked;
-use crate::plan::{self, Action, Clause, Condition, Family, Plan, Sign};
+use crate::plan::{self, Action, Clause, Condition, Family, Plan, Sign, Zone};
 use crate::ruleset::{
     Chain, ChainKind, IpProtocol, Match, PURPOSE, Policy, Rule, Ruleset, Table, TableName, Target, Test,
 };
@@ -179,6 +179,36 @@ fn only_protocol(clauses: &[Clause]) -> Option<IpProtocol> {
 }
 
 fn rules(dialect: Dialect, clause: &Clause, family: Family) -> Vec<Rule> {
+    match clause.then {
+        Action::Zone(zone)
+            if dialect == Dialect::Iptables && clause.when.contains(&Condition::DnsAnswers) =>
+        {
+            in_one_decision(clause, zone, family)
+        }
+        _ => of_clause(dialect, clause, family),
+    }
+}
+
+/// iptables cannot ask for the zone later, and asked anew whether the proxy answers, it could hear something else: a
+/// mark tells what was decided.
+fn in_one_decision(clause: &Clause, zone: Zone, family: Family) -> Vec<Rule> {
+    let decides = Clause {
+        then: Action::Mark(zone.mark),
+        ..clause.clone()
+    };
+    let mut when = clause.when.clone();
+    when.retain(|condition| matches!(condition, Condition::Protocol(_)));
+    when.push(Condition::InZone(zone));
+    let is_marked = Clause {
+        when,
+        ..clause.clone()
+    };
+    let both = [decides, is_marked].into_iter();
+    both.flat_map(|clause| of_clause(Dialect::Iptables, &clause, family))
+        .collect()
+}
+
+fn of_clause(dialect: Dialect, clause: &Clause, family: Family) -> Vec<Rule> {
     let mut alternatives: Vec<Vec<Match>> = vec![vec![]];
     for condition in &clause.when {
         let tests = tests(dialect, condition, family);
@@ -200,7 +230,7 @@ fn rules(dialect: Dialect, clause: &Clause, family: Family) -> Vec<Rule> {
         Action::Mark(mark) => Target::Mark(mark),
         Action::SaveMark => Target::SaveMark,
         Action::RestoreMark => Target::RestoreMark,
-        Action::Zone(zone) => Target::Zone(zone),
+        Action::Zone(zone) => Target::Zone(zone.number),
         Action::Remember => Target::Remember(conditions::memory(dialect, family)),
         Action::Reject => Target::Reject(
             match (dialect, family) {

@@ -8,7 +8,8 @@
 use rules::intent::{Dns, WithoutProxy};
 use rules::nft::{self, TableFamily};
 use rules::plan::Facts;
-use rules::{Family, Flags, Intent, Plan, Selection, plan};
+use rules::ruleset::Target;
+use rules::{Family, Flags, Intent, Plan, Selection, SocketMark, plan};
 
 fn text(value: &str) -> Option<String> {
     Some(value.to_owned())
@@ -42,13 +43,14 @@ fn the_rules_of_both_languages() {
     let by_iptables = rules::render(&plan);
     assert_eq!(
         about_dns(&by_iptables[1].to_string()),
-        r#"-A WEIR_OUTPUT -d fd00:96::10/128 -p udp -m udp --dport 53 -m recent --rcheck --seconds 3 --name WEIR_DNS --mask :: --rsource -m comment --comment "weir: DNS" -j REDIRECT --to-ports 15053
+        r#"-A WEIR_OUTPUT -d fd00:96::10/128 -p udp -m udp --dport 53 -m mark --mark 0x57454952 -m comment --comment "weir: DNS" -j REDIRECT --to-ports 15053
 -A WEIR_OUTPUT -d fd00:96::10/128 -p tcp -m tcp --dport 53 -m recent --rcheck --seconds 3 --name WEIR_DNS --mask :: --rsource -m comment --comment "weir: DNS" -j REDIRECT --to-ports 15053
 -A WEIR_OUTPUT -d fd00:96::10/128 -p tcp -m tcp --dport 53 -m comment --comment "weir: DNS without its proxy" -j RETURN
 -A WEIR_OUTPUT -d ::1/128 -p udp -m udp --dport 15053 -m owner --uid-owner 1337 -m comment --comment "weir: the DNS proxy lives" -m recent --set --name WEIR_DNS --mask :: --rsource
 -A WEIR_OUTPUT -d ::1/128 -p udp -m udp --dport 15053 -m owner --gid-owner 1337 -m comment --comment "weir: the DNS proxy lives" -m recent --set --name WEIR_DNS --mask :: --rsource
 -A WEIR_OUTPUT -s ::1/128 -p udp -m udp --sport 15053 -m comment --comment "weir: answer of the DNS proxy" -j CT --zone 2
--A WEIR_OUTPUT -d fd00:96::10/128 -p udp -m udp --dport 53 -m recent --rcheck --seconds 3 --name WEIR_DNS --mask :: --rsource -m comment --comment "weir: DNS" -j CT --zone 2
+-A WEIR_OUTPUT -d fd00:96::10/128 -p udp -m udp --dport 53 -m recent --rcheck --seconds 3 --name WEIR_DNS --mask :: --rsource -m comment --comment "weir: DNS" -j MARK --set-xmark 0x57454952/0xffffffff
+-A WEIR_OUTPUT -p udp -m mark --mark 0x57454952 -m comment --comment "weir: DNS" -j CT --zone 2
 "#
     );
     let all = Flags {
@@ -101,6 +103,40 @@ fn the_text_of_the_rules_is_read_as_the_rules() {
                 "\n\t\tsize 65535\n\t\tflags dynamic,timeout\n\t\telements = { ipv4 timeout 3s expires 2s992ms,\n\t\t\t     ipv6 timeout 3s expires 1s }",
             );
             assert_eq!(nft::parse(&listed), wanted, "{listed}");
+        }
+    }
+}
+
+#[test]
+fn the_mark_of_what_is_captured_is_no_sign_of_the_proxy() {
+    for sign in [
+        "0x57454952",
+        "0x2/0x2",
+        "0x40000000/0x40000000",
+        "0xa8bab6ad",
+        "0x0/0x1",
+    ] {
+        let flags = Flags {
+            proxy_mark: text(sign),
+            ..flags()
+        };
+        let sign: SocketMark = sign.parse().unwrap();
+        for ruleset in rules::render(&planned(&flags)) {
+            let rules = ruleset
+                .tables
+                .iter()
+                .flat_map(|table| &table.chains)
+                .flat_map(|chain| &chain.rules);
+            let marks: Vec<u32> = rules
+                .filter_map(|rule| match rule.target {
+                    Target::Mark(mark) => Some(mark),
+                    _ => None,
+                })
+                .collect();
+            assert!(
+                !marks.is_empty() && marks.iter().all(|mark| !sign.matches(*mark)),
+                "{sign}: {marks:x?}"
+            );
         }
     }
 }

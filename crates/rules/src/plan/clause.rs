@@ -47,7 +47,7 @@ pub enum Condition {
     /// The DNS proxy has given a sign of life lately.
     DnsAnswers,
     /// Its connection is of this zone of conntrack, which it was given while the DNS proxy answered.
-    InZone(u16),
+    InZone(Zone),
     /// The socket has one of these signs.
     SocketHas(Vec<Sign>),
     /// The socket is of none of these groups.
@@ -77,6 +77,16 @@ pub enum Sign {
     Cgroup(Cgroup),
 }
 
+/// A zone of conntrack.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Zone {
+    /// Its number.
+    pub number: u16,
+    /// The mark that packets have from the rule that gives them the zone to those that ask for it, in a language that
+    /// cannot ask. No sign of the proxy's is like it.
+    pub mark: u32,
+}
+
 /// What becomes of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Action {
@@ -104,7 +114,7 @@ pub enum Action {
     /// Goes where it was going, and conntrack leaves it alone.
     Untrack,
     /// Goes where it was going, and conntrack knows it in this zone only.
-    Zone(u16),
+    Zone(Zone),
     /// Goes where it was going, and is remembered as a sign of life of the DNS proxy.
     Remember,
 }

@@ -3,6 +3,7 @@
 use ipnet::IpNet;
 
 use super::{Dialect, not, yes};
+use crate::intent::SocketMark;
 use crate::plan::{Condition, Family, Sign};
 use crate::ruleset::{Addresses, Match, Memory, PortRange, Test, merged};
 
@@ -35,9 +36,8 @@ pub(super) fn tests(dialect: Dialect, condition: &Condition, family: Family) -> 
         Condition::FromPort(port) => one(Test::SourcePort(PortRange::from(*port))),
         Condition::DnsAnswers => one(Test::Alive(memory(dialect, family))),
         Condition::InZone(zone) => one(match dialect {
-            Dialect::Nft => Test::Zone(*zone),
-            // It cannot ask for the zone, so it asks again what the zone was given for, microseconds later.
-            Dialect::Iptables => Test::Alive(memory(dialect, family)),
+            Dialect::Nft => Test::Zone(zone.number),
+            Dialect::Iptables => Test::Mark(SocketMark::exact(zone.mark)),
         }),
         Condition::SocketHas(signs) => signs_of(dialect, signs),
         Condition::SocketLacks(groups) => lacks(dialect, groups),

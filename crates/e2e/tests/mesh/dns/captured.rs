@@ -1,6 +1,7 @@
 //! Captured look-ups while the DNS proxy is killed, hangs, ends and comes back: they go direct within the life of a
 //! sign, and none is answered wrongly. Clients have a fresh socket for each look-up, or keep one for all.
 
+mod once;
 mod replaced;
 mod signs;
 

@@ -9,13 +9,28 @@ use super::{
     ALL_LOOPBACK, EXCLUDED_DEVICE, distinct, groups, leave, names, names_of, networks, outside,
     signs_in_order,
 };
-use crate::intent::{Devices, Dns, Intent, Selection, Signs, WithoutProxy};
-use crate::plan::{Action, Clause, Condition, Family};
+use crate::intent::{Devices, Dns, Intent, Proxy, Selection, Signs, WithoutProxy};
+use crate::plan::{Action, Clause, Condition, Family, Zone};
 use crate::ruleset::IpProtocol;
 
 /// Look-ups and the proxy's answers to them, as with istio-iptables, which has the proxy's own in zone 1; here they,
 /// and what goes direct, are where everything else is.
-const ZONE: u16 = 2;
+fn zone(intent: &Intent) -> Zone {
+    /// Of no meaning to anybody: `WEIR`.
+    const MARK: u32 = u32::from_be_bytes(*b"WEIR");
+    let mut taken = match &intent.proxy {
+        Proxy::Inside(signs) => signs.marks.clone(),
+        Proxy::Outside { mark, .. } => mark.iter().copied().collect(),
+    };
+    taken.extend(intent.inbound.tproxy().map(|tproxy| tproxy.mark));
+    let is_free = |mark: &u32| !taken.iter().any(|taken| taken.matches(*mark));
+    // Where a few bits of it are a sign, in another place or turned over they are not.
+    let mut others = (0..u32::BITS).flat_map(|by| [MARK.rotate_left(by), !MARK.rotate_left(by)]);
+    Zone {
+        number: 2,
+        mark: others.find(is_free).unwrap_or(MARK),
+    }
+}
 
 /// For each packet that is made here, before conntrack sees it.
 pub(in crate::plan) fn tracking_sending(signs: &Signs, intent: &Intent, dns: &Dns) -> Vec<Clause> {
@@ -23,6 +38,7 @@ pub(in crate::plan) fn tracking_sending(signs: &Signs, intent: &Intent, dns: &Dn
     of_proxy.extend(late);
     let made_by_proxy = Condition::SocketHas(of_proxy);
     let udp = Condition::Protocol(IpProtocol::Udp);
+    let zone = zone(intent);
     let mut clauses = vec![];
     if dns.without_proxy == WithoutProxy::Direct {
         clauses.push(Clause {
@@ -42,7 +58,7 @@ pub(in crate::plan) fn tracking_sending(signs: &Signs, intent: &Intent, dns: &Dn
             Condition::From(proxy_addresses()),
             Condition::FromPort(dns.to_port),
         ],
-        then: Action::Zone(ZONE),
+        then: Action::Zone(zone),
         purpose: "answer of the DNS proxy",
     });
     // As for its first packet; other protocols are none of these rules' business.
@@ -64,7 +80,7 @@ pub(in crate::plan) fn tracking_sending(signs: &Signs, intent: &Intent, dns: &Dn
             .into_iter()
             .chain(answers)
             .collect(),
-        then: Action::Zone(ZONE),
+        then: Action::Zone(zone),
         purpose: DNS,
     });
     clauses
@@ -90,7 +106,7 @@ pub(super) fn first(dns: &Dns, left: &[IpNet], intent: &Intent) -> Vec<Clause> {
         .chain(networks(&intent.outbound.exclude_cidrs))
         .collect();
     vec![
-        capture(IpProtocol::Udp, Some(Condition::InZone(ZONE))),
+        capture(IpProtocol::Udp, Some(Condition::InZone(zone(intent)))),
         capture(IpProtocol::Tcp, Some(Condition::DnsAnswers)),
         // Else it would be captured as any other connection.
         Clause {
