@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 use model::ObjectName;
 use model::event::{Event, LookUp, Step};
 use runtime::metrics::{Counter, Family, Histogram, Label, Metrics};
-use tokio::sync::mpsc;
+use runtime::tap::Tap;
 
 use crate::message::{self, Received, answers, code_name, is_truncated, kind, kind_name, number, text_of};
 
@@ -16,7 +16,7 @@ use crate::message::{self, Received, answers, code_name, is_truncated, kind, kin
 pub struct Reports {
     queries: Family<Counter, 2>,
     pub(crate) upstream: Upstream,
-    watcher: Option<mpsc::Sender<Event>>,
+    steps: Tap<Event>,
 }
 
 /// What became of a query.
@@ -68,9 +68,9 @@ const UPSTREAM_BOUNDS: &[f64] = &[
 const RECORDS_TOLD: usize = 20;
 
 impl Reports {
-    /// Makes the metrics. Look-ups are told to `watcher`; where it is full, they are left out.
+    /// Makes the metrics. `steps` tells each look-up.
     #[must_use]
-    pub fn new(metrics: &Metrics, watcher: Option<mpsc::Sender<Event>>) -> Self {
+    pub fn new(metrics: &Metrics, steps: Tap<Event>) -> Self {
         Self {
             queries: metrics.counters(
                 "weir_dns_queries_total",
@@ -89,13 +89,13 @@ impl Reports {
                     [Label::fixed("why")],
                 ),
             },
-            watcher,
+            steps,
         }
     }
 
     /// When a query came, where anybody wants to know.
     pub(crate) fn clock(&self) -> Clock {
-        self.watcher.as_ref().map(|_| (SystemTime::now(), Instant::now()))
+        self.steps.is_heard().then(|| (SystemTime::now(), Instant::now()))
     }
 
     pub(crate) fn count(&self, kind: &str, result: &str) {
@@ -105,17 +105,14 @@ impl Reports {
     /// Reports what became of a query that came at that time.
     pub(crate) fn done(&self, query: &[u8], done: &Done, clock: Clock) {
         self.count(done.kind, done.result);
-        if let (Some(watcher), Some((at, begin))) = (&self.watcher, clock)
+        if let Some((at, begin)) = clock
             && let Some(look_up) = look_up(query, done, begin)
         {
-            let step = Step::LookedUp(Box::new(look_up));
-            let event = Event {
+            self.steps.tell(|| Event {
                 at,
                 connection: 0,
-                step,
-            };
-            // Full: the watcher is behind, and no query waits for it.
-            let _ = watcher.try_send(event);
+                step: Step::LookedUp(Box::new(look_up)),
+            });
         }
     }
 }
@@ -143,9 +140,9 @@ fn look_up(query: &[u8], done: &Done, begin: Instant) -> Option<LookUp> {
             .map(|(_, record)| text_of(message, record).into())
             .collect(),
         records_count: list.len(),
-        code: code_name(number(message, 2).unwrap_or(0) & 0xf),
+        code: code_name(number(message, 2).unwrap_or(0) & 0xf).into(),
         is_truncated: is_truncated(message),
-        kind: kind_name(question.kind),
+        kind: kind_name(question.kind).into(),
         name: question.name.into(),
         service: done.service.clone(),
         resolver: done.resolver,

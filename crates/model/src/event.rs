@@ -1,12 +1,13 @@
 //! What the data path reports: one [`AccessRecord`] for each connection or request when it ends, and,
 //! while somebody watches, each step of it as an [`Event`].
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::addr::{Direction, Local, OrigDst, Remote};
 use crate::names::{ClusterName, ObjectName};
@@ -119,8 +120,75 @@ impl Serialize for Flags {
     }
 }
 
+/// One that is not known is left out: it is a newer version's.
+impl<'de> Deserialize<'de> for Flags {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let codes = Vec::<Box<str>>::deserialize(deserializer)?;
+        let known = Self::ALL
+            .iter()
+            .filter(|(_, code)| codes.iter().any(|it| **it == **code));
+        Ok(Self(known.fold(0, |bits, (flag, _)| bits | flag.0)))
+    }
+}
+
+/// Times in JSON: microseconds, as whole numbers.
+mod micros {
+    use std::time::Duration;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    fn of(time: Duration) -> u64 {
+        u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn serialize<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        of(*time).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        u64::deserialize(deserializer).map(Duration::from_micros)
+    }
+
+    pub(super) mod optional {
+        use super::{Deserialize, Deserializer, Duration, Serialize, Serializer, of};
+
+        #[expect(clippy::ref_option, reason = "serde calls it so")]
+        pub(crate) fn serialize<S: Serializer>(
+            time: &Option<Duration>,
+            serializer: S,
+        ) -> Result<S::Ok, S::Error> {
+            time.map(of).serialize(serializer)
+        }
+
+        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<Option<Duration>, D::Error> {
+            let micros = Option::<u64>::deserialize(deserializer)?;
+            Ok(micros.map(Duration::from_micros))
+        }
+    }
+
+    /// Of an instant, since 1970.
+    pub(super) mod since_1970 {
+        use std::time::SystemTime;
+
+        use super::{Deserializer, Serializer};
+
+        pub(crate) fn serialize<S: Serializer>(at: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
+            let since = at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+            super::serialize(&since, serializer)
+        }
+
+        pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+            deserializer: D,
+        ) -> Result<SystemTime, D::Error> {
+            Ok(SystemTime::UNIX_EPOCH + super::deserialize(deserializer)?)
+        }
+    }
+}
+
 /// The HTTP half of a record.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct HttpRecord {
     /// Request method.
     pub method: Box<str>,
@@ -137,9 +205,10 @@ pub struct HttpRecord {
 }
 
 /// One connection or one HTTP request, when it ended.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct AccessRecord {
     /// When it began.
+    #[serde(rename = "start_us", with = "micros::since_1970")]
     pub start: SystemTime,
     /// Which listener it came by.
     pub direction: Direction,
@@ -166,10 +235,13 @@ pub struct AccessRecord {
     /// What went wrong.
     pub flags: Flags,
     /// From the first byte, or from accept, to the end.
+    #[serde(rename = "duration_us", with = "micros")]
     pub duration: Duration,
     /// Time the connection to the endpoint took; absent where a pooled one was used.
+    #[serde(rename = "connect_us", with = "micros::optional")]
     pub connect: Option<Duration>,
     /// From start to the first byte of the answer.
+    #[serde(rename = "first_byte_us", with = "micros::optional")]
     pub first_byte: Option<Duration>,
     /// Bytes that came from the client (HTTP: of the body).
     pub bytes_received: u64,
@@ -178,18 +250,18 @@ pub struct AccessRecord {
 }
 
 /// A query to our DNS, when it was answered.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LookUp {
     /// The name asked for, in lower case.
     pub name: Box<str>,
     /// The type asked for, `A`; `other` for one that is seldom seen.
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
     /// The service whose name it is; none where it was forwarded.
     pub service: Option<ObjectName>,
     /// The resolver that answered, where one was asked.
     pub resolver: Option<SocketAddr>,
     /// Response code, `NOERROR`.
-    pub code: &'static str,
+    pub code: Cow<'static, str>,
     /// Whether the client has to ask again by TCP.
     pub is_truncated: bool,
     /// The addresses in the answer.
@@ -199,13 +271,15 @@ pub struct LookUp {
     /// How many it has.
     pub records_count: usize,
     /// From the query to the answer.
+    #[serde(rename = "took_us", with = "micros")]
     pub took: Duration,
 }
 
 /// One step of a connection, or a look-up, sent only while somebody watches.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Event {
     /// When.
+    #[serde(rename = "at_us", with = "micros::since_1970")]
     pub at: SystemTime,
     /// Number of the client connection within this process, from 1. 0: of none, as look-ups are.
     pub connection: u64,
@@ -214,7 +288,8 @@ pub struct Event {
 }
 
 /// Where an address is looked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Network {
     /// There is but one, or the address means the same in both.
     Only,
@@ -225,7 +300,8 @@ pub enum Network {
 }
 
 /// What happened.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Step {
     /// A connection was accepted, and it is known where it was going.
     Captured {
@@ -249,7 +325,7 @@ pub enum Step {
         /// How that is known.
         known_by: KnownBy,
         /// One clause saying why, for people.
-        why: &'static str,
+        why: Cow<'static, str>,
     },
     /// The first bytes told the protocol.
     Detected {
@@ -291,6 +367,7 @@ pub enum Step {
         /// The endpoint.
         endpoint: SocketAddr,
         /// How long it took; absent where a pooled connection was used.
+        #[serde(rename = "took_us", with = "micros::optional")]
         took: Option<Duration>,
     },
     /// A try failed.
@@ -307,10 +384,69 @@ pub enum Step {
         /// Status code.
         status: u16,
         /// From the request's first byte.
+        #[serde(rename = "took_us", with = "micros")]
         took: Duration,
     },
     /// A request or connection ended.
     Ended(Box<AccessRecord>),
     /// A name was looked up: no step of a connection, but perhaps what comes before one.
     LookedUp(Box<LookUp>),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_step_is_read_back_as_it_was_written() {
+        let at = SystemTime::UNIX_EPOCH + Duration::from_micros(1_700_000_000_000_001);
+        let mut flags = Flags::UPSTREAM_TIMEOUT;
+        flags.insert(Flags::RETRIED);
+        let ended = Step::Ended(Box::new(AccessRecord {
+            start: at,
+            direction: Direction::Outbound,
+            connection: 7,
+            source: Remote::new("10.0.0.1:4000".parse().unwrap()),
+            original_dst: OrigDst::new("[fd00::1]:80".parse().unwrap()),
+            protocol: Protocol::Http,
+            known_by: KnownBy::FirstBytes,
+            service: Some("web.shop".into()),
+            cluster: ClusterName::fixed("PassthroughCluster"),
+            endpoint: None,
+            http: None,
+            sni: None,
+            flags,
+            duration: Duration::from_micros(1500),
+            connect: None,
+            first_byte: Some(Duration::from_micros(9)),
+            bytes_received: 1,
+            bytes_sent: 2,
+        }));
+        let look_up = Step::LookedUp(Box::new(LookUp {
+            name: "web".into(),
+            kind: "A".into(),
+            service: None,
+            resolver: None,
+            code: "NOERROR".into(),
+            is_truncated: false,
+            addresses: vec![],
+            records: vec![],
+            records_count: 0,
+            took: Duration::from_micros(50),
+        }));
+        for step in [ended, look_up] {
+            let event = Event {
+                at,
+                connection: 7,
+                step,
+            };
+            let text = serde_json::to_string(&event).unwrap();
+            let read: Event = serde_json::from_str(&text).unwrap();
+            assert_eq!(format!("{read:?}"), format!("{event:?}"), "{text}");
+            assert!(
+                text.starts_with("{\"at_us\":1700000000000001,\"connection\":7,\"step\":{"),
+                "{text}"
+            );
+        }
+    }
 }

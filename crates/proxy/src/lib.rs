@@ -28,5 +28,5 @@ mod start;
 mod worker;
 
 pub use config::{Config, Inbound, Kernel, Listeners, Published, Sockets, passthrough_source};
-pub use report::{Reports, Watcher};
+pub use report::Reports;
 pub use start::{Handle, Served, StartError, start_proxy};

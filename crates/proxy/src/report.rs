@@ -14,7 +14,7 @@ use model::settings::AccessLog;
 use model::{ClusterName, Direction, ErrorName};
 use runtime::lines::{Buffer, Lines};
 use runtime::metrics::{self, Counter, Family, Histogram, Label, Metrics};
-use tokio::sync::mpsc;
+use runtime::tap::Tap;
 
 use crate::capture::Origin;
 
@@ -23,25 +23,23 @@ const DURATION_BOUNDS: &[f64] = &[
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
 ];
 
-/// Takes each step of each connection. Where it is full, steps are left out rather than waited for.
-pub type Watcher = mpsc::Sender<Event>;
-
 /// Where reports go; one for all workers.
 #[derive(Clone)]
 pub struct Reports {
     families: Families,
     lines: Option<Lines>,
-    watcher: Option<Watcher>,
+    steps: Tap<Event>,
 }
 
 impl Reports {
-    /// Makes the data path's metrics in `metrics`. Access log lines go to `lines`, steps to `watcher`.
+    /// Makes the data path's metrics in `metrics`. Access log lines go to `lines`; `steps` tells each step of each
+    /// connection.
     #[must_use]
-    pub fn new(metrics: &Metrics, lines: Option<Lines>, watcher: Option<Watcher>) -> Self {
+    pub fn new(metrics: &Metrics, lines: Option<Lines>, steps: Tap<Event>) -> Self {
         Self {
             families: Families::new(metrics),
             lines,
-            watcher,
+            steps,
         }
     }
 
@@ -49,7 +47,7 @@ impl Reports {
     pub(crate) fn reporter(&self) -> Reporter {
         Reporter {
             lines: self.lines.as_ref().map(Lines::buffer),
-            watcher: self.watcher.clone(),
+            steps: self.steps.clone(),
             families: self.families.clone(),
             counters: RefCell::default(),
         }
@@ -133,7 +131,7 @@ impl Families {
 /// One worker's end of [`Reports`].
 pub(crate) struct Reporter {
     lines: Option<Buffer>,
-    watcher: Option<Watcher>,
+    steps: Tap<Event>,
     families: Families,
     counters: RefCell<HashMap<(Direction, ClusterName), Rc<Counters>>>,
 }
@@ -256,20 +254,16 @@ impl Reporter {
 
     /// Tells a step to whoever watches.
     pub(crate) fn event(&self, origin: &Origin, step: impl FnOnce() -> Step) {
-        if let Some(watcher) = &self.watcher {
-            let event = Event {
-                at: SystemTime::now(),
-                connection: origin.connection,
-                step: step(),
-            };
-            // Full: the watcher is behind, and no connection waits for it.
-            let _ = watcher.try_send(event);
-        }
+        self.steps.tell(|| Event {
+            at: SystemTime::now(),
+            connection: origin.connection,
+            step: step(),
+        });
     }
 
     /// Whether anybody reads records or steps.
     pub(crate) fn wants_records(&self, log: AccessLog) -> bool {
-        self.watcher.is_some() || self.lines.is_some() && log != AccessLog::Off
+        self.steps.is_heard() || self.lines.is_some() && log != AccessLog::Off
     }
 
     /// Tells the end of a connection or request, to the log and to whoever watches.

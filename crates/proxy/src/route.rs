@@ -173,7 +173,7 @@ fn begin(worker: &Worker, origin: &Origin, towards: Towards, known: Known, why: 
         cluster: name.clone(),
         protocol,
         known_by,
-        why,
+        why: why.into(),
     });
     let counters = worker.reports.counters(origin.direction, &name);
     counters.connection_opened();

@@ -13,5 +13,6 @@ pub mod nearest;
 pub mod random;
 pub mod ready;
 pub mod server;
+pub mod tap;
 pub mod telemetry;
 pub mod thread;

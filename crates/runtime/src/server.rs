@@ -5,6 +5,7 @@
 mod answer;
 mod socket;
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::future::Future;
 use std::io;
@@ -110,15 +111,24 @@ async fn accept_until<S>(
 }
 
 async fn serve_one(stream: impl AsyncRead + AsyncWrite + Unpin + 'static, reach: Reach, routes: &Routes) {
-    let service =
-        service_fn(|request| async move { Ok::<_, Infallible>(routes.answer(request, reach).await) });
+    let goes_on = Cell::new(false);
+    let service = service_fn(async |request| {
+        let answer = routes.answer(request, reach).await;
+        goes_on.set(matches!(answer.body(), answer::Body::GoingOn(_)));
+        Ok::<_, Infallible>(answer)
+    });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_TIMEOUT)
         .max_buf_size(MOST_HEADER_BYTES)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
-    match tokio::time::timeout(CONNECTION_TIMEOUT, connection).await {
+    let mut connection = pin!(connection);
+    let ended = match tokio::time::timeout(CONNECTION_TIMEOUT, &mut connection).await {
+        Err(_) if goes_on.get() => Ok(connection.await),
+        ended => ended,
+    };
+    match ended {
         Ok(Ok(())) => {}
         Ok(Err(error)) => tracing::debug!(%error, server = routes.name(), "request not served"),
         Err(_) => tracing::debug!(server = routes.name(), "request not served: its time was up"),

@@ -9,6 +9,7 @@ use std::path::Path;
 use discovery::Catalog;
 use discovery::parse::Object;
 use model::{Explained, Settings, Update};
+use runtime::tap::Tap;
 use tokio::sync::watch;
 
 use crate::servers;
@@ -33,8 +34,8 @@ Durations are in seconds, sizes in bytes. Labels:
 #[test]
 fn the_list_of_metrics_is_that_of_the_code() {
     let (metrics, _) = servers::metrics();
-    let _reports = proxy::Reports::new(&metrics, None, None);
-    let _dns = dns::Reports::new(&metrics, None);
+    let _reports = proxy::Reports::new(&metrics, None, Tap::default());
+    let _dns = dns::Reports::new(&metrics, Tap::default());
     let (_, snapshots) = watch::channel(std::sync::Arc::default());
     let (_, problems) = watch::channel(std::sync::Arc::default());
     drop(servers::scraper(metrics.clone(), snapshots, problems));

@@ -2,6 +2,7 @@
 //! (15000 on loopback, and a socket file). Comes in: where they listen, and what they show and steer.
 
 mod conntrack;
+mod follow;
 mod gauges;
 
 use std::fmt::Write;
@@ -13,6 +14,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use model::event::Event;
 use model::{ErrorName, Problem, ports};
 use registry::Snapshot;
 use registry::dump::ListenerDump;
@@ -20,6 +22,7 @@ use runtime::drain::Trigger;
 use runtime::metrics::{self, Counter, Metrics};
 use runtime::ready::Readiness;
 use runtime::server::{Listener, Reply, Routes, Socket, serve};
+use runtime::tap::Tap;
 use runtime::telemetry::Level;
 use runtime::thread;
 use tokio::sync::watch;
@@ -50,6 +53,8 @@ pub(crate) struct Shown {
     pub(crate) snapshots: watch::Receiver<Arc<Snapshot>>,
     /// What is wrong with the manifests.
     pub(crate) problems: watch::Receiver<Arc<[Problem]>>,
+    /// Steps of connections, and look-ups.
+    pub(crate) steps: Tap<Event>,
     /// Writes `GET /config_dump`.
     pub(crate) dump: Dumper,
     /// The capture listeners and published ports.
@@ -166,7 +171,13 @@ fn put_together(places: Places, shown: Shown) -> Result<Vec<(Listener, Rc<Routes
         shown.listeners,
     );
     // A proxy of `weir run` has no other place for them.
-    let admin = Rc::new(routes.get("/metrics", ALL_METRICS, move |_| scrape()));
+    let steps = shown.steps;
+    let routes = routes.get("/metrics", ALL_METRICS, move |_| scrape()).get(
+        "/journey",
+        "Each step of each connection as it happens, a JSON object a line (weir pc journey prints it)",
+        move |_| follow::journey(&steps),
+    );
+    let admin = Rc::new(routes);
     let mut all: Vec<_> = socket
         .into_iter()
         .map(|socket| (Listener::Unix(socket), Rc::clone(&admin)))

@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 use model::ErrorName;
+use model::event::Event;
 use proxy::{Config, Listeners, Served, Sockets};
 use registry::Snapshot;
 use registry::dump::{DnsDump, Dump, ListenerDump, ProcessDump};
@@ -17,6 +18,7 @@ use runtime::clock;
 use runtime::drain::{self, Trigger};
 use runtime::lines;
 use runtime::ready::Readiness;
+use runtime::tap::Tap;
 use runtime::telemetry::Level;
 use tokio::sync::watch;
 
@@ -45,8 +47,8 @@ pub(crate) struct Parts {
     pub(crate) places: Places,
     /// Where the access log goes; nowhere for none.
     pub(crate) access_log: Option<File>,
-    /// Takes each step of each connection, and each look-up.
-    pub(crate) watcher: Option<proxy::Watcher>,
+    /// Tells each step of each connection, and each look-up.
+    pub(crate) steps: Tap<Event>,
     /// The program's own log.
     pub(crate) level: Level,
     /// How long no client may have come before a drain ends; none where no more can come.
@@ -122,7 +124,7 @@ pub(crate) fn start(parts: Parts) -> Result<Sidecar> {
         dns,
         places,
         access_log,
-        watcher,
+        steps,
         level,
         quiet,
     } = parts;
@@ -145,13 +147,13 @@ pub(crate) fn start(parts: Parts) -> Result<Sidecar> {
         max_connections: limit.saturating_sub(kept).max(2) / 2,
         sockets,
         snapshots: snapshots.clone(),
-        reports: proxy::Reports::new(&metrics, sink, watcher.clone()),
+        reports: proxy::Reports::new(&metrics, sink, steps.clone()),
         drain: watch,
         quiet,
         readiness: readiness.clone(),
     };
     let proxy = proxy::start_proxy(config, listeners)?;
-    let dns = start_dns(dns, dns::Reports::new(&metrics, watcher), snapshots.clone())?;
+    let dns = start_dns(dns, dns::Reports::new(&metrics, steps.clone()), snapshots.clone())?;
     let shown = Shown {
         metrics,
         readiness,
@@ -159,6 +161,7 @@ pub(crate) fn start(parts: Parts) -> Result<Sidecar> {
         level,
         snapshots: snapshots.clone(),
         problems: discovery.watch_problems(),
+        steps,
         dump: dump(named.clone(), dumped_dns),
         listeners: named,
     };

@@ -1,5 +1,6 @@
 //! Columns, colours and wrapping. A line is a time, a label and a text; the text wraps below itself.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::time::{Duration, SystemTime};
 
@@ -105,7 +106,7 @@ pub(super) enum Tone {
 #[derive(Debug)]
 pub(super) struct Line {
     since: Duration,
-    label: &'static str,
+    label: Cow<'static, str>,
     text: String,
     tone: Tone,
     indent: usize,
@@ -113,10 +114,10 @@ pub(super) struct Line {
 
 impl Line {
     /// A hop of the connection.
-    pub(super) fn hop(label: &'static str, text: impl Into<String>) -> Self {
+    pub(super) fn hop(label: impl Into<Cow<'static, str>>, text: impl Into<String>) -> Self {
         Self {
             since: Duration::ZERO,
-            label,
+            label: label.into(),
             text: text.into(),
             tone: Tone::Plain,
             indent: 0,

@@ -41,7 +41,7 @@ impl Names {
 pub(super) fn line(look_up: &LookUp) -> Line {
     let found = match look_up.records.len() {
         0 if look_up.code == "NOERROR" => String::from("no such record"),
-        0 => look_up.code.to_owned(),
+        0 => look_up.code.to_string(),
         shown => {
             let more = match look_up.records_count - shown {
                 0 => String::new(),
@@ -58,11 +58,14 @@ pub(super) fn line(look_up: &LookUp) -> Line {
         false => by.join(", "),
     };
     let cut = if look_up.is_truncated { ", truncated" } else { "" };
-    let tone = match look_up.code {
+    let tone = match &*look_up.code {
         "NOERROR" | "NXDOMAIN" => Tone::Plain,
         _ => Tone::Bad,
     };
-    Line::hop(look_up.kind, format!("{}: {found} ({by}{cut})", look_up.name))
-        .tone(tone)
-        .at(look_up.took)
+    Line::hop(
+        look_up.kind.clone(),
+        format!("{}: {found} ({by}{cut})", look_up.name),
+    )
+    .tone(tone)
+    .at(look_up.took)
 }

@@ -88,7 +88,7 @@ fn retried_request() -> Vec<Event> {
             cluster: ClusterName::new(Direction::Outbound, 80, HOST),
             protocol: Protocol::Http,
             known_by: KnownBy::PortNamePrefix,
-            why: "a service owns this address and port",
+            why: "a service owns this address and port".into(),
         },
         Step::Request {
             number: 1,
@@ -202,12 +202,12 @@ fn connections_side_by_side_are_kept_apart() {
 
 #[test]
 fn look_ups_are_told_and_name_what_comes_after_them() {
-    let look_up = |name: &str, code, records: &[&str], service: Option<&str>| LookUp {
+    let look_up = |name: &str, code: &'static str, records: &[&str], service: Option<&str>| LookUp {
         name: name.into(),
-        kind: "A",
+        kind: "A".into(),
         service: service.map(|name| name.parse().unwrap()),
         resolver: service.is_none().then(|| "10.0.0.53:53".parse().unwrap()),
-        code,
+        code: code.into(),
         is_truncated: false,
         addresses: records.iter().map(|text| text.parse().unwrap()).collect(),
         records: records.iter().map(|&text| text.into()).collect(),

@@ -10,6 +10,7 @@ use model::settings::Overrides;
 use model::{Created, ObjectName, Service, ServiceKind, SessionAffinity, Update};
 use registry::{Snapshot, Table};
 use runtime::metrics::Metrics;
+use runtime::tap::Tap;
 use tokio::sync::watch;
 
 use super::*;
@@ -78,7 +79,8 @@ fn start_server(resolv_conf: &str) -> Running {
         listeners: vec![listener],
     };
     let metrics = Metrics::default();
-    let (watcher, told) = mpsc::channel(1000);
+    let steps = Tap::default();
+    let (told, _) = steps.listen(1000).unwrap();
     let config = Config {
         // The sender is gone: it stays as it is.
         snapshots: watch::channel(snapshot()).1,
@@ -86,7 +88,7 @@ fn start_server(resolv_conf: &str) -> Running {
         ttl: None,
         mark: None,
         gives_signs: false,
-        reports: Reports::new(&metrics, Some(watcher)),
+        reports: Reports::new(&metrics, steps),
     };
     Running {
         _handle: start(sockets, config).unwrap(),
@@ -268,13 +270,16 @@ fn whoever_watches_is_told_of_each_look_up() {
     let [nginx, many, outside] = &told[..] else {
         panic!("{told:?}")
     };
-    assert_eq!((&*nginx.name, nginx.kind, nginx.code), ("nginx", "A", "NOERROR"));
+    assert_eq!(
+        (&*nginx.name, &*nginx.kind, &*nginx.code),
+        ("nginx", "A", "NOERROR")
+    );
     assert_eq!(nginx.service, Some(ObjectName::new("mesh", "nginx")));
     assert_eq!(nginx.addresses, [net::IpAddr::from([10, 0, 0, 1])]);
     assert_eq!(nginx.records, ["10.0.0.1".into()]);
     assert!(many.is_truncated && many.records_count > many.records.len());
     assert_eq!(
-        (outside.code, outside.kind, &outside.service, outside.resolver),
+        (&*outside.code, &*outside.kind, &outside.service, outside.resolver),
         ("SERVFAIL", "AAAA", &None, None)
     );
 }

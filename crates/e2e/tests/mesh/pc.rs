@@ -1,10 +1,12 @@
 //! Which proxy `weir pc` asks, where several namespaces have one: that of the namespace it runs in, or the one that
 //! is named; and never another's without saying so.
 
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use anyhow::Result;
-use e2e::{Finished, Mesh, Pod, Program, RunAs, eventually, weir};
+use e2e::manifests::Port;
+use e2e::{Finished, Mesh, Pod, Program, RunAs, eventually, servers, weir};
 use model::ports::{ADMIN, HEALTH};
 
 /// `weir` as root inside, whose socket files are in `runtime`.
@@ -128,5 +130,95 @@ fn root_asks_the_proxy_of_any_process() -> Result<()> {
         "{}",
         here.errors()
     );
+    Ok(())
+}
+
+/// Runs `weir pc journey` of the pod's proxy until it is dropped.
+fn watch(pod: &Pod, arguments: &[&str]) -> Result<Program> {
+    let weir = weir::binary()?.to_string_lossy().into_owned();
+    let all = [&["pc", "journey", "--proxy", "127.0.0.1:15000"], arguments].concat();
+    pod.start(RunAs::Root, &weir, all)
+}
+
+#[test]
+fn what_happens_is_told_to_whoever_watches() -> Result<()> {
+    let mesh = Mesh::create()?;
+    let server = mesh.pod("server", "web")?;
+    let dir = tempfile::tempdir()?;
+    let _nginx = servers::nginx(&server, dir.path(), 8080, "location / { return 200 hello; }")?;
+    let ports = [Port::new("http", 80, 8080)];
+    let web = mesh.service("web", 1, &ports, &[&server])?;
+    let other = mesh.service("other", 2, &ports, &[&server])?;
+    let (client, sidecar) = mesh.client()?;
+    let ask = |to: IpAddr| {
+        client.run_as(
+            RunAs::Application,
+            "curl",
+            ["-sf", &format!("http://{}/", SocketAddr::new(to, 80))],
+        )
+    };
+
+    let blocks = watch(&client, &[])?;
+    let lines = watch(&client, &["--service", "other", "-o", "json"])?;
+    // Who watches may need a moment to be there.
+    eventually("a journey", || {
+        ask(web[0]).ok()?;
+        ask(other[0]).ok()?;
+        let is_told = |program: &Program, word: &str| program.said().contains(word);
+        (is_told(&blocks, "done      200") && is_told(&lines, "\"ended\"")).then_some(())
+    })?;
+    let said = blocks.said();
+    for hop in [
+        "→ 10.96.0.1:80  from ",
+        "rule      not looked at from here",
+        "service   web.mesh.svc",
+        "answer    200 after ",
+    ] {
+        assert!(said.contains(hop), "{hop} is not in\n{said}");
+    }
+    let said = lines.said();
+    let (last, _) = said.rsplit_once('\n').unwrap_or_default();
+    let steps = last
+        .lines()
+        .map(serde_json::from_str::<serde_json::Value>)
+        .collect::<Result<Vec<_>, _>>()?;
+    let services: Vec<_> = steps
+        .iter()
+        .filter_map(|step| step["step"]["decided"]["service"].as_str())
+        .collect();
+    assert!(
+        !services.is_empty() && services.iter().all(|name| name.starts_with("other.")),
+        "{said}"
+    );
+    let captured = &steps[0]["step"]["captured"];
+    assert!(
+        captured["original_dst"] == "10.96.0.2:80" && steps[0]["at_us"].is_u64(),
+        "{said}"
+    );
+
+    // Enough is enough, and who goes makes room.
+    let two_more = [watch(&client, &[])?, watch(&client, &[])?];
+    let weir = weir::binary()?.to_string_lossy().into_owned();
+    let fifth = || {
+        client.try_run(
+            RunAs::Root,
+            "timeout",
+            ["5", &weir, "pc", "journey", "--proxy", "127.0.0.1:15000"],
+        )
+    };
+    eventually("all four to be there", || {
+        fifth()
+            .ok()?
+            .errors()
+            .contains("enough follow already")
+            .then_some(())
+    })?;
+    drop((two_more, blocks, lines));
+    // Status 124 is that of `timeout`: it followed until then.
+    eventually("room for another", || {
+        (fifth().ok()?.status.code() == Some(124)).then_some(())
+    })?;
+    ask(web[0])?;
+    drop(sidecar);
     Ok(())
 }

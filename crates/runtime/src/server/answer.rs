@@ -1,12 +1,16 @@
 //! From a request to its answer: the table of routes, and what a request must be to change state.
 
+use std::convert::Infallible;
 use std::fmt::Write;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::header::{ALLOW, CONTENT_TYPE, HOST, HeaderValue, ORIGIN};
 use hyper::{Method, Response, StatusCode};
+use tokio::sync::mpsc;
 
 use super::Reach;
 
@@ -23,11 +27,49 @@ pub struct Request {
 }
 
 /// An answer.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Reply {
     status: StatusCode,
     content_type: &'static str,
-    body: Bytes,
+    body: Body,
+}
+
+/// What is answered: all of it, or pieces as they come.
+#[derive(Debug)]
+pub(super) enum Body {
+    Whole(Full<Bytes>),
+    GoingOn(mpsc::Receiver<Bytes>),
+}
+
+impl hyper::body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        match self.get_mut() {
+            Self::Whole(body) => Pin::new(body).poll_frame(cx),
+            Self::GoingOn(pieces) => pieces
+                .poll_recv(cx)
+                .map(|piece| piece.map(|piece| Ok(Frame::data(piece)))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(body) => body.is_end_stream(),
+            Self::GoingOn(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(body) => body.size_hint(),
+            Self::GoingOn(_) => SizeHint::default(),
+        }
+    }
 }
 
 /// What one server answers, by method and path. `GET /` and `GET /help` list it.
@@ -76,7 +118,18 @@ impl Reply {
         Self {
             status: StatusCode::OK,
             content_type,
-            body: body.into(),
+            body: Body::Whole(Full::new(body.into())),
+        }
+    }
+
+    /// A body whose pieces come until the sender goes. It has no time limit: who makes it sends something now and
+    /// then, and ends when that fails, as the reader has gone.
+    #[must_use]
+    pub fn going_on(content_type: &'static str, pieces: mpsc::Receiver<Bytes>) -> Self {
+        Self {
+            status: StatusCode::OK,
+            content_type,
+            body: Body::GoingOn(pieces),
         }
     }
 
@@ -161,11 +214,7 @@ impl Routes {
 
     /// Answers one request. One that changes state must be a POST, must not come from a web page (no
     /// `Origin`), and over TCP must name this machine by a loopback name, which a foreign page's cannot.
-    pub(super) async fn answer(
-        &self,
-        request: hyper::Request<Incoming>,
-        reach: Reach,
-    ) -> Response<Full<Bytes>> {
+    pub(super) async fn answer(&self, request: hyper::Request<Incoming>, reach: Reach) -> Response<Body> {
         let (head, body) = request.into_parts();
         let reply = match self.find(&head, reach) {
             Ok(route) => match Limited::new(body, MOST_BODY_BYTES).collect().await {
@@ -180,7 +229,7 @@ impl Routes {
             },
             Err(refusal) => refusal,
         };
-        let mut response = Response::new(Full::new(reply.body));
+        let mut response = Response::new(reply.body);
         *response.status_mut() = reply.status;
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static(reply.content_type));

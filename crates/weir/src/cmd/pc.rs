@@ -3,6 +3,7 @@
 mod ask;
 pub(crate) mod fetch;
 pub(crate) mod find;
+mod journey;
 mod proxies;
 mod show;
 
@@ -18,7 +19,7 @@ use model::{Direction, ErrorName, Severity};
 use registry::Dump;
 
 use super::place::Place;
-use crate::errors::OrNamed;
+use crate::errors::{OrNamed, fail};
 
 /// Show what a running proxy knows: listeners, routes, clusters, endpoints, services, names, settings, problems
 ///
@@ -34,6 +35,7 @@ use crate::errors::OrNamed;
 EXAMPLES:\n  \
     weir pc endpoints --status UNHEALTHY      of the proxy here\n  \
     weir pc clusters --pid $(pgrep -f myapp)  of the proxy in a pod, from its node, as root\n  \
+    weir pc journey --service reviews         what its connections live through, now\n  \
     weir pc proxies                           which there are")]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -174,6 +176,16 @@ enum What {
         #[arg(long, value_parser = SEVERITIES, ignore_case = true)]
         severity: Option<String>,
     },
+    /// What happens to connections, as it happens, until Ctrl-C: each step of each, and look-ups
+    #[command(visible_aliases = ["j"])]
+    Journey {
+        /// Only connections from or to this address
+        #[arg(long)]
+        address: Option<IpAddr>,
+        /// Only to services whose host name contains this
+        #[arg(long)]
+        service: Option<String>,
+    },
     /// The proxies that run: those of this user and, as root, all on this machine
     Proxies,
     /// Everything, as JSON or YAML: to be saved as JSON, and read with --file
@@ -187,6 +199,13 @@ const SEVERITIES: [&str; 3] = ["error", "warning", "note"];
 pub(crate) fn run(args: Args) -> Result<ExitCode> {
     if matches!(args.what, What::Proxies) {
         return show::proxies(&proxies::all()?, args.output.unwrap_or(Form::Table));
+    }
+    if let What::Journey { address, service } = args.what {
+        if args.file.is_some() {
+            fail!(Usage, "a saved dump has no journey; leave --file out");
+        }
+        let found = find::find(args.proxy.as_deref(), &args.place)?;
+        return journey::follow(&found, journey::Filter { address, service }, args.output);
     }
     let text = match &args.file {
         Some(path) => read(path)?,

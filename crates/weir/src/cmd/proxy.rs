@@ -11,6 +11,7 @@ use anyhow::Result;
 use clap::ValueEnum;
 use model::{ErrorName, ObjectName, ports};
 use proxy::{Inbound, Kernel, Listeners, Served};
+use runtime::tap::Tap;
 use runtime::{lines, telemetry};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -174,7 +175,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode> {
         dns,
         places,
         access_log: Some(access_log),
-        watcher: None,
+        steps: Tap::default(),
         level,
         quiet: model::settings::DRAIN_QUIET,
     })?;

@@ -25,6 +25,7 @@ use proxy::Listeners;
 use registry::Snapshot;
 use rules::evaluate::Origin;
 use rules::{Facts, Family, Intent, SocketMark};
+use runtime::tap::Tap;
 use runtime::telemetry;
 use tokio::sync::{mpsc, watch};
 
@@ -136,7 +137,9 @@ fn compose(args: Args) -> Result<Ended> {
     let network = network::of(&snapshots.borrow())?;
     let mut contained = started.furnish(&network)?;
 
-    let (watcher, events) = is_told.then(|| mpsc::channel(EVENTS_MAX)).unzip();
+    let steps = Tap::default();
+    let listening = is_told.then(|| steps.listen(EVENTS_MAX)).flatten();
+    let events = listening.map(|(events, _)| events);
     let (mut listeners, dns) = sort(&mut contained)?;
     if let Some(&own) = network.addresses.first() {
         listeners.published = publish::listen(&publish, own)?;
@@ -164,7 +167,7 @@ fn compose(args: Args) -> Result<Ended> {
             ..Places::default()
         },
         access_log: None,
-        watcher,
+        steps,
         level,
         quiet: Duration::ZERO,
     })?;

@@ -15,6 +15,7 @@ use model::{
 };
 use registry::Table;
 use runtime::metrics::Metrics;
+use runtime::tap::Tap;
 use socket2::SockRef;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -56,8 +57,9 @@ impl Stage {
 
     pub(super) fn with(endpoints: &[SocketAddr], overrides: Overrides, settings: Settings) -> Self {
         let metrics = Metrics::of_process("test", "test");
-        let (watcher, events) = mpsc::channel(10_000);
-        let reports = Reports::new(&metrics, None, Some(watcher));
+        let steps = Tap::default();
+        let (events, _) = steps.listen(10_000).unwrap();
+        let reports = Reports::new(&metrics, None, steps);
         let mut table = Table::new(None);
         table.apply(Update::Mesh(Box::new(settings)));
         let worker = Worker::alone(table.snapshot(), &reports);

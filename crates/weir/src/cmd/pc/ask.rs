@@ -19,14 +19,22 @@ pub(crate) const PATH: &str = "/config_dump";
 
 /// A proxy that answers.
 pub(crate) struct Found {
+    admin: Admin,
+    /// The network namespace to ask it from, where that is another than this one.
+    netns: Option<Netns>,
     /// What it says of itself.
     pub(crate) dump: String,
 }
 
 impl Found {
-    pub(super) fn new(admin: &Admin, netns: Option<&Netns>) -> Result<Self> {
-        let dump = within(netns, || fetch::get(admin, PATH))?;
-        Ok(Self { dump })
+    pub(super) fn new(admin: Admin, netns: Option<Netns>) -> Result<Self> {
+        let dump = within(netns.as_ref(), || fetch::get(&admin, PATH))?;
+        Ok(Self { admin, netns, dump })
+    }
+
+    /// Asks for a path that goes on.
+    pub(super) fn stream(&self, path: &str) -> Result<fetch::Stream> {
+        within(self.netns.as_ref(), || fetch::stream(&self.admin, path))
     }
 
     /// What it says of itself, where it is a proxy of this version.
@@ -63,7 +71,7 @@ pub(super) fn by_name(name: &str) -> Result<Found> {
             format!("--proxy {name} is no process id, no socket file and no HOST:PORT; `weir pc proxies` lists them")
         })?
     };
-    Found::new(&admin, None).map_err(|error| error.context(format!("cannot ask the proxy {name}")))
+    Found::new(admin, None).map_err(|error| error.context(format!("cannot ask the proxy {name}")))
 }
 
 /// The proxy that is this process or, as root, that of the network namespace of this process.
@@ -71,7 +79,7 @@ pub(super) fn by_process(pid: u32) -> Result<Found> {
     let file = socket::directory()?.join(format!("{pid}.sock"));
     let asked = |error: anyhow::Error| error.context(format!("cannot ask the proxy {pid}"));
     if file.exists() {
-        return Found::new(&Admin::Socket(file), None).map_err(asked);
+        return Found::new(Admin::Socket(file), None).map_err(asked);
     }
     let Some(number) = process::netns_of(pid) else {
         let why = match process::is_hidden(pid) {
@@ -85,7 +93,7 @@ pub(super) fn by_process(pid: u32) -> Result<Found> {
     };
     let of_user = its_directories(pid).map(|directory| directory.join(format!("{pid}.sock")));
     if let Some(file) = of_user.into_iter().find(|file| file.exists())
-        && let Ok(found) = Found::new(&Admin::Socket(file), None)
+        && let Ok(found) = Found::new(Admin::Socket(file), None)
     {
         return Ok(found);
     }
@@ -100,7 +108,7 @@ pub(super) fn by_process(pid: u32) -> Result<Found> {
         true => None,
         false => Some(open(pid)?),
     };
-    let found = Found::new(&well_known(), netns.as_ref()).map_err(|error| {
+    let found = Found::new(well_known(), netns).map_err(|error| {
         asked(error).context(format!(
             "no proxy answers in the network namespace of process {pid}"
         ))

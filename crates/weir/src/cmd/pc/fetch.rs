@@ -1,7 +1,7 @@
 //! One GET from the admin of a proxy, over TCP or a socket file. The answer is ours: HTTP/1.1 with a
-//! length, one a connection.
+//! length, one a connection; only what goes on has none.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, BufRead, BufReader, ErrorKind, Read, Write};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -55,10 +55,50 @@ pub(crate) fn is_silent(error: &anyhow::Error) -> bool {
 /// The body of a path.
 pub(crate) fn get(admin: &Admin, path: &str) -> Result<String> {
     let mut stream = connect(admin)?;
-    ask(&mut stream, path)?;
+    ask(&mut stream, path, "1.1")?;
     let mut answer = String::new();
     heard(admin, stream.read_to_string(&mut answer))?;
     body(&answer)
+}
+
+/// The body of a path that goes on, line by line.
+pub(crate) fn stream(admin: &Admin, path: &str) -> Result<Stream> {
+    let mut stream = connect(admin)?;
+    // Of the old version, for which a body without a length ends with the connection.
+    ask(&mut stream, path, "1.0")?;
+    let mut lines = BufReader::new(stream);
+    let mut head = String::new();
+    while !head.ends_with("\r\n\r\n") {
+        if heard(admin, lines.read_line(&mut head))? == 0 {
+            break;
+        }
+    }
+    let mut stream = Stream {
+        lines,
+        admin: admin.clone(),
+    };
+    if status(&head) != "200" {
+        let why = stream.line()?.unwrap_or_default();
+        fail!(BadAnswer, "the proxy answers {}: {why}", status(&head));
+    }
+    Ok(stream)
+}
+
+/// What a proxy tells for as long as it is asked.
+pub(crate) struct Stream {
+    lines: BufReader<Socket>,
+    admin: Admin,
+}
+
+impl Stream {
+    /// The next line; none at the end. The proxy sends an empty one where it has nothing to tell.
+    pub(crate) fn line(&mut self) -> Result<Option<String>> {
+        let mut line = String::new();
+        Ok(match heard(&self.admin, self.lines.read_line(&mut line))? {
+            0 => None,
+            _ => Some(line.trim_end().to_owned()),
+        })
+    }
 }
 
 fn heard(admin: &Admin, read: io::Result<usize>) -> Result<usize> {
@@ -99,9 +139,9 @@ fn connect(admin: &Admin) -> Result<Socket> {
     }
 }
 
-fn ask(stream: &mut impl Write, path: &str) -> Result<()> {
+fn ask(stream: &mut impl Write, path: &str, version: &str) -> Result<()> {
     // In one write: `write!` on a socket would send each piece alone.
-    let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
+    let request = format!("GET {path} HTTP/{version}\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     Ok(stream.write_all(request.as_bytes())?)
 }
 /// The word after the version.

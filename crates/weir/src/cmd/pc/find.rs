@@ -30,7 +30,7 @@ pub(super) fn find(named: Option<&str>, place: &Place) -> Result<Found> {
         (Some(named), _) => by_name(named),
         (None, Some(pid)) => by_process(pid),
         (None, None) if place.is_here() => unnamed(),
-        (None, None) => Found::new(&well_known(), place.open()?.as_ref())
+        (None, None) => Found::new(well_known(), place.open()?)
             .or_named(ErrorName::NoProxy, "no proxy answers in that network namespace"),
     }
 }
@@ -39,9 +39,9 @@ pub(super) fn find(named: Option<&str>, place: &Place) -> Result<Found> {
 /// one of this user in it, the only one of this user elsewhere.
 fn unnamed() -> Result<Found> {
     if let Some(file) = around() {
-        return Found::new(&Admin::Socket(file), None);
+        return Found::new(Admin::Socket(file), None);
     }
-    let own = Found::new(&well_known(), None);
+    let own = Found::new(well_known(), None);
     let own = match own {
         // A proxy that hangs is still the one of this namespace, and no other speaks for it.
         Err(error) if fetch::is_silent(&error) => return Err(error),

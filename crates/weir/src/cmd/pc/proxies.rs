@@ -69,7 +69,7 @@ pub(super) fn of_user() -> Result<Vec<Proxy>> {
     let files = socket::files()?.into_iter();
     let proxies = files.filter_map(|file| {
         let id = file.file_stem()?.to_str()?.to_owned();
-        let answer = Found::new(&Admin::Socket(file.clone()), None);
+        let answer = Found::new(Admin::Socket(file.clone()), None);
         let runs = answer.as_ref().err().is_none_or(fetch::is_silent);
         runs.then(|| Proxy::new(id, answer, Some(&file)))
     });

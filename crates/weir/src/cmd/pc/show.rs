@@ -127,7 +127,7 @@ fn rows(dump: &Dump, what: What, form: Form) -> Result<(String, bool)> {
             form,
         ),
         // Printed otherwise.
-        What::Dump | What::Proxies => Ok((String::new(), false)),
+        What::Dump | What::Proxies | What::Journey { .. } => Ok((String::new(), false)),
     }
 }
 

@@ -16,6 +16,7 @@ use proxy::{Inbound, Kernel, Listeners};
 use rules::evaluate::Origin;
 use rules::flags::Flags;
 use rules::{Facts, Family, Ruleset};
+use runtime::tap::Tap;
 use runtime::telemetry::Level;
 use tokio::sync::mpsc;
 
@@ -60,7 +61,9 @@ pub(super) fn start(
 ) -> Result<Pod> {
     let started = netns.run(|| -> Result<_> {
         let rulesets = capture(stack)?;
-        let (watcher, events) = mpsc::channel(EVENTS_MAX);
+        let steps = Tap::default();
+        let listening = steps.listen(EVENTS_MAX);
+        let (events, _) = listening.or_named(ErrorName::Defect, "nobody else listens yet")?;
         // Its threads stay where this one is: in the pod's namespace.
         let sidecar = sidecar::start(Parts {
             source: discovery::start_manifests(MANIFESTS.into(), Some(ObjectName::new(NAMESPACE, name)))?,
@@ -80,7 +83,7 @@ pub(super) fn start(
             }),
             places: Places::default(),
             access_log: None,
-            watcher: Some(watcher),
+            steps,
             level: level.clone(),
             quiet: Duration::ZERO,
         })?;
