@@ -13,6 +13,7 @@ mod journeys;
 mod kernel;
 mod manifests;
 mod ports;
+mod proxy;
 mod report;
 mod routes;
 mod rules;
@@ -68,6 +69,7 @@ pub fn check(question: &Question) -> Report {
     ebpf::look(&ground, &mut report);
     ids::look(&ground, &mut report);
     ports::look(&ground, &mut report);
+    proxy::look(&ground, &mut report);
     kernel::look(question, &ground, &mut report);
     dns::look(question, &ground, &mut report);
     if let Some(manifests) = &question.manifests {

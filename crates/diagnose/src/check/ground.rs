@@ -14,6 +14,8 @@ use super::{Question, Report};
 pub(super) struct Ground {
     /// What is to be captured.
     pub(super) intent: Intent,
+    /// Whether Weir's rules are there already.
+    pub(super) has_rules: bool,
     /// What a plan has to know of the namespace; assumed where it could not be read.
     pub(super) facts: Facts,
     /// What would write the rules, a family each; none where that could not be told.
@@ -49,6 +51,7 @@ impl Ground {
     pub(super) fn find(question: &Question, report: &mut Report) -> Self {
         let session = may_read().and_then(|()| Session::open(question.backend));
         let kept = session.as_ref().ok().and_then(kept);
+        let has_rules = kept.is_some();
         let (intent, by) = match (&question.intent, kept) {
             (Some(intent), _) => (intent.clone(), "the flags that were given"),
             (None, Some(intent)) => (intent, "what Weir's rules here were made from"),
@@ -58,6 +61,7 @@ impl Ground {
         let mut ground = Self {
             facts: assumed(&intent),
             intent,
+            has_rules,
             choices: vec![],
             installed: None,
             hidden: vec![],

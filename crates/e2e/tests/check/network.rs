@@ -3,7 +3,10 @@
 use std::net::UdpSocket;
 
 use anyhow::{Context, Result};
+use e2e::manifests::Manifests;
+use e2e::weir::{self, Sidecar};
 use e2e::{Pod, Program, RunAs};
+use rustix::process::Signal;
 
 use crate::stage::{Said, Stage};
 
@@ -227,4 +230,30 @@ fn oddities_of_resolv_conf_are_named() -> Result<()> {
     stage.resolv_conf("nameserver 127.0.0.53\n")?;
     let _server = stage.pod.within(|| UdpSocket::bind("127.0.0.53:53"))??;
     stage.check("")?.is_silent()
+}
+
+#[test]
+fn a_proxy_that_is_not_there_hangs_or_is_unknown_to_the_rules_is_named() -> Result<()> {
+    let stage = Stage::set()?;
+    let manifests = Manifests::create()?;
+    weir::run(&stage.pod, &["init", "--sidecar"])?;
+    stage.check("")?.is(&[
+        "error WEIR-NO-PROXY Weir's rules lead there, and nobody listens",
+        "error WEIR-NO-PROXY Weir's rules lead there, and nobody listens",
+    ])?;
+    let sidecar = Sidecar::proxy_alone(&stage.pod, &manifests, &[])?;
+    stage.check("")?.is_silent()?;
+    sidecar.proxy.signal(Signal::STOP)?;
+    stage
+        .check("")?
+        .is(&["error WEIR-NO-PROXY it listens, and said nothing within 2 s"])?;
+    sidecar.proxy.signal(Signal::CONT)?;
+    drop(sidecar);
+
+    let root = Sidecar::proxy_as(RunAs::Root, &stage.pod, &manifests, &[])?;
+    let found = stage.check("")?.is(&[
+        "error WEIR-LOOP runs as user 0 and group 0, and the rules know the proxy by user 1337 or group 1337",
+    ]);
+    drop(root);
+    found
 }

@@ -1,6 +1,8 @@
 //! Rules and routes of others.
 
 use anyhow::{Context, Result};
+use e2e::manifests::Manifests;
+use e2e::weir::Sidecar;
 
 use crate::stage::Stage;
 
@@ -158,10 +160,12 @@ fn rules_of_others_that_decide_are_named() -> Result<()> {
 
 #[test]
 fn they_are_named_whether_weirs_are_there_or_not() -> Result<()> {
+    let manifests = Manifests::create()?;
     for backend in ["nft", "iptables-nft"] {
         let stage = Stage::set()?;
         let weir = e2e::weir::binary()?;
         stage.sh(&format!("{} init --sidecar --backend {backend}", weir.display()))?;
+        let _proxy = Sidecar::proxy_alone(&stage.pod, &manifests, &[])?;
         stage.check("")?.is_silent()?;
         stage.sh("iptables-nft -t nat -I OUTPUT -d 10.9.0.0/16 -p tcp -j REDIRECT --to-ports 3128")?;
         stage.sh("iptables-nft -A OUTPUT -p tcp --dport 15001 -j DROP")?;
