@@ -56,6 +56,12 @@ pub enum State {
     PickedUp,
     /// Of a connection that both sides have spoken in.
     Established,
+    /// It opens no connection, and no socket here has one that it could be of: it completes a handshake that the
+    /// kernel keeps in a SYN cookie, or is a stray. Conntrack takes it for the first one of a connection.
+    Stray,
+    /// Of a connection that both sides have spoken in, and that no socket here has by the addresses that it comes
+    /// with: it is passed on, or its addresses are translated, or all that was said so far is in a SYN cookie.
+    Passing,
     /// Of no connection, and none begins with it.
     Invalid,
     /// None of its business: a rule has said so, or it is said of the packet.
@@ -65,13 +71,13 @@ pub enum State {
 impl State {
     /// Whether NAT is asked.
     fn is_first(self) -> bool {
-        matches!(self, Self::New | Self::PickedUp)
+        matches!(self, Self::New | Self::PickedUp | Self::Stray)
     }
 
     fn name(self) -> &'static str {
         match self {
-            Self::New | Self::PickedUp => "NEW",
-            Self::Established => "ESTABLISHED",
+            Self::New | Self::PickedUp | Self::Stray => "NEW",
+            Self::Established | Self::Passing => "ESTABLISHED",
             Self::Invalid => "INVALID",
             Self::Untracked => "UNTRACKED",
         }

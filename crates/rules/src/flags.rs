@@ -15,7 +15,7 @@ use self::reader::{Reader, device, id};
 use crate::cgroup::{self, BadClassId, BadPath, Cgroup};
 use crate::intent::{
     BadMark, Devices, Inbound, InboundMode, Intent, Outbound, Place, Proxy, Selection, Signs, SocketMark,
-    Tproxy, Tracking, Uncarried,
+    Tproxy, Uncarried,
 };
 use crate::plan::Mistake;
 
@@ -274,7 +274,7 @@ impl Flags {
         }
         let taken = match mark {
             _ if mark == Tproxy::SELF_CALL.value => Some("the proxy's calls to itself"),
-            _ if mark == Tproxy::CLIENT.value && tracking != Tracking::On => Some("clients' connections"),
+            _ if mark == Tproxy::CLIENT.value => Some("clients' connections"),
             _ => None,
         };
         if let Some(of) = taken {

@@ -260,7 +260,8 @@ impl Tproxy {
         value: 1338,
         mask: u32::MAX,
     };
-    /// Without conntrack, on what opens a captured connection, and so on what the proxy answers.
+    /// On captured connections: on conntrack's entry, or, where there is none, on what opens one, and so on what
+    /// the proxy answers.
     pub const CLIENT: SocketMark = SocketMark {
         value: 1339,
         mask: u32::MAX,

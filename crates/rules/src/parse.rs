@@ -222,6 +222,9 @@ fn extension(name: &str, arguments: &[Word<'_>]) -> Target {
             Target::Redirect(port.parse().unwrap_or_default())
         }
         ("CT", ["--notrack"]) => Target::Notrack,
+        ("CONNMARK", ["--set-xmark", mark]) if whole_mark(mark).is_some() => {
+            Target::MarkConnection(whole_mark(mark).unwrap_or_default())
+        }
         ("CONNMARK", ["--save-mark", "--nfmask", ALL_BITS, "--ctmask", ALL_BITS]) => Target::SaveMark,
         ("CONNMARK", ["--restore-mark", "--nfmask", ALL_BITS, "--ctmask", ALL_BITS]) => Target::RestoreMark,
         ("MARK", ["--set-xmark", mark]) if whole_mark(mark).is_some() => {
@@ -250,7 +253,12 @@ fn tproxy(options: &[&str]) -> Option<Target> {
         _ => return None,
     };
     let port = port.parse().ok()?;
-    Some(Target::Tproxy { port, mark })
+    Some(Target::Tproxy {
+        port,
+        mark,
+        connection: None,
+        or_next: false,
+    })
 }
 
 const ALL_BITS: &str = "0xffffffff";
@@ -285,6 +293,12 @@ fn module_tests(module: &str, options: &[Word<'_>]) -> Option<Vec<Match>> {
         };
         let test = Test::Alive(Memory::recent(&joined(options), Memory::asked)?);
         return Some(vec![Match { negated, test }]);
+    }
+    if module == "socket" && options.is_empty() {
+        return Some(vec![Match {
+            negated: false,
+            test: Test::Socket,
+        }]);
     }
     let mut tests = vec![];
     let mut options = options;
@@ -337,6 +351,7 @@ fn module_test(module: &str, option: &str, value: &str) -> Option<Test> {
         ("cgroup", "--path") => Test::Cgroup(value.to_owned()),
         ("connmark", "--mark") => Test::ConnectionMark(mark(value)?),
         ("conntrack", "--ctstate") => Test::State(value.split(',').map(str::to_owned).collect()),
+        ("conntrack", "--ctdir") if value == "ORIGINAL" => Test::Original,
         ("comment", "--comment") => Test::Comment(value.to_owned()),
         _ => return None,
     })

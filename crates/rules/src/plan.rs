@@ -169,12 +169,12 @@ fn decide(intent: &Intent, facts: &Facts, families: Vec<Family>, kind: Option<Tp
         tracking_arriving: vec![],
         tracking_sending: vec![],
         leaving: vec![],
+        notes: notes(intent, facts, kind.as_ref()),
         tproxy: kind,
         policy_routes: vec![],
         passthrough_v6: false,
         needs_sets: intent.outbound.services.is_some(),
         asked: asked::words(intent),
-        notes: notes(intent, facts),
     };
     if intent.captures_nothing() {
         return plan;
@@ -227,7 +227,7 @@ fn decide(intent: &Intent, facts: &Facts, families: Vec<Family>, kind: Option<Tp
     plan
 }
 
-fn notes(intent: &Intent, facts: &Facts) -> Vec<String> {
+fn notes(intent: &Intent, facts: &Facts, kind: Option<&TproxyKind>) -> Vec<String> {
     let mut notes = vec![];
     let open = match intent.families {
         Families::Only(Family::V4) if facts.ipv6 != Stack::Off => Some(Family::V6),
@@ -247,11 +247,12 @@ fn notes(intent: &Intent, facts: &Facts) -> Vec<String> {
             tproxy.mark.value
         )
     }));
-    if intent.inbound.tproxy().is_some() && facts.tproxy.syn_cookies {
+    if kind.is_some_and(|kind| !kind.is_tracked) && facts.tproxy.syn_cookies_by_iptables {
         notes.push(
             "net.ipv4.tcp_syncookies is on: connections that the kernel takes by SYN cookies, which it does while a \
-             listener's queue is full, are reset, or get to the application past the proxy; set it to 0 in this \
-             namespace (securityContext.sysctls)"
+             listener's queue is full, are reset, or get past the proxy, where the application listens on one address \
+             rather than all. Let it listen on all, use --backend nft, or set the switch to 0 in this namespace \
+             (securityContext.sysctls)"
                 .to_owned(),
         );
     }

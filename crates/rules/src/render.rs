@@ -221,11 +221,29 @@ fn of_clause(dialect: Dialect, clause: &Clause, family: Family) -> Vec<Rule> {
             })
             .collect();
     }
-    let target = match clause.then {
+    let target = target(dialect, clause.then, family);
+    alternatives
+        .into_iter()
+        .map(naming_protocol)
+        .flat_map(|matches| written(dialect, clause, &target, &matches))
+        .collect()
+}
+
+fn target(dialect: Dialect, then: Action, family: Family) -> Target {
+    match then {
         Action::Redirect(port) => Target::Redirect(port),
         Action::Leave => Target::Return,
         Action::Drop => Target::Drop,
-        Action::Tproxy { port, mark } => Target::Tproxy { port, mark },
+        Action::Tproxy {
+            port,
+            mark,
+            connection,
+        } => Target::Tproxy {
+            port,
+            mark,
+            connection: connection.filter(|_| dialect == Dialect::Nft),
+            or_next: dialect == Dialect::Nft,
+        },
         Action::Untrack => Target::Notrack,
         Action::Mark(mark) => Target::Mark(mark),
         Action::SaveMark => Target::SaveMark,
@@ -240,40 +258,54 @@ fn of_clause(dialect: Dialect, clause: &Clause, family: Family) -> Vec<Rule> {
             }
             .to_owned(),
         ),
+    }
+}
+
+/// A port is asked of TCP where no protocol is named.
+fn naming_protocol(mut matches: Vec<Match>) -> Vec<Match> {
+    let asks_port = |found: &Match| {
+        matches!(
+            found.test,
+            Test::SourcePort(_) | Test::DestinationPort(_) | Test::DestinationPorts(_)
+        )
     };
-    alternatives
-        .into_iter()
-        .map(|mut matches| {
-            let asks_port = |found: &Match| {
-                matches!(
-                    found.test,
-                    Test::SourcePort(_) | Test::DestinationPort(_) | Test::DestinationPorts(_)
-                )
-            };
-            let asks_protocol = |found: &Match| matches!(found.test, Test::Protocol(_));
-            if matches.iter().any(asks_port) && !matches.iter().any(asks_protocol) {
-                matches.push(yes(Test::Protocol(IpProtocol::Tcp)));
-            }
-            matches.sort_by_key(|found| rank(&found.test));
-            matches
-        })
-        .flat_map(|matches| {
-            let bound = bound_to(clause, &matches);
-            let rule = |target: &Target, about: &str| Rule {
-                matches: matches
-                    .iter()
-                    .cloned()
-                    .chain([purpose(&format!("{about}{bound}"))])
-                    .collect(),
-                target: target.clone(),
-            };
-            // Where nobody listens, nftables goes on with the next rule; iptables drops of itself.
-            let falls_through = matches!((dialect, &target), (Dialect::Nft, Target::Tproxy { .. }));
-            let stopped =
-                falls_through.then(|| rule(&Target::Drop, &format!("{}; no proxy", clause.purpose)));
-            std::iter::once(rule(&target, clause.purpose)).chain(stopped)
-        })
-        .collect()
+    let asks_protocol = |found: &Match| matches!(found.test, Test::Protocol(_));
+    if matches.iter().any(asks_port) && !matches.iter().any(asks_protocol) {
+        matches.push(yes(Test::Protocol(IpProtocol::Tcp)));
+    }
+    matches
+}
+
+/// The rule, and what it takes beside it.
+fn written(dialect: Dialect, clause: &Clause, target: &Target, matches: &[Match]) -> Vec<Rule> {
+    let bound = bound_to(clause, matches);
+    let rule = |target: &Target, about: &str, more: Option<Match>| {
+        let mut matches: Vec<_> = matches.iter().cloned().chain(more).collect();
+        matches.sort_by_key(|found| rank(&found.test));
+        matches.push(purpose(&format!("{}{about}{bound}", clause.purpose)));
+        Rule {
+            matches,
+            target: target.clone(),
+        }
+    };
+    let itself = rule(target, "", None);
+    match (clause.then, dialect) {
+        (Action::Tproxy { connection, .. }, Dialect::Iptables) => {
+            let marked = connection.map(|mark| {
+                // What conntrack knows already may be of another socket than the proxy's.
+                let new = yes(Test::State(vec!["NEW".to_owned()]));
+                rule(&Target::MarkConnection(mark), "; remembered", Some(new))
+            });
+            marked.into_iter().chain([itself]).collect()
+        }
+        // Where nobody listens, nftables goes on with the next rule; iptables drops of itself. But what opens no
+        // connection may have another socket here.
+        (Action::Tproxy { .. }, Dialect::Nft) => {
+            let is_first = (!clause.when.contains(&Condition::Continues)).then(|| yes(Test::Opens));
+            vec![itself, rule(&Target::Drop, "; no proxy", is_first)]
+        }
+        _ => vec![itself],
+    }
 }
 
 /// The number of the cgroup that the rule would be bound to, for its comment (see [`cgroup::Cgroup::id`]).

@@ -167,6 +167,10 @@ pub enum Test {
     ConnectionMark(SocketMark),
     /// `-m conntrack --ctstate`, the states' names.
     State(Vec<String>),
+    /// `-m conntrack --ctdir ORIGINAL`: it goes the way in which its connection was opened.
+    Original,
+    /// `-m socket`: a socket of the namespace has its connection, or listens for it at its very address.
+    Socket,
     /// `-m socket --transparent`: a transparent socket of the namespace has its connection.
     Transparent,
     /// `ct zone` of nftables: the connection's zone.
@@ -266,15 +270,22 @@ pub enum Target {
     Goto(String),
     /// `REDIRECT --to-ports PORT`.
     Redirect(u16),
-    /// `TPROXY --on-port PORT`: to the transparent socket there; where there is none the packet vanishes.
+    /// `TPROXY --on-port PORT`: to the transparent socket that has its connection, or that listens there. Where
+    /// another socket has it, or none listens, iptables drops the packet, and nftables asks the next rule.
     Tproxy {
         /// The port.
         port: u16,
         /// What the packet's mark then is, if it changes.
         mark: Option<u32>,
+        /// What its connection's mark then is, if it changes: nftables alone has it in the same rule.
+        connection: Option<u32>,
+        /// Whether the next rule is asked.
+        or_next: bool,
     },
     /// `MARK --set-xmark MARK/0xffffffff`.
     Mark(u32),
+    /// `CONNMARK --set-xmark MARK/0xffffffff`: the connection's.
+    MarkConnection(u32),
     /// `CONNMARK --save-mark`, all bits: the packet's to the connection.
     SaveMark,
     /// `CONNMARK --restore-mark`, all bits: the connection's to the packet.

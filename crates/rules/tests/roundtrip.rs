@@ -68,6 +68,8 @@ fn test() -> impl Strategy<Value = Test> {
         ids().prop_map(|(first, last)| Test::Gid(first, last)),
         mark().prop_map(Test::Mark),
         Just(Test::Transparent),
+        Just(Test::Socket),
+        Just(Test::Original),
         any::<u32>().prop_map(Test::Class),
         r#"[ -~é]{1,40}"#.prop_map(Test::Cgroup),
         family().prop_map(|family| Test::Alive(Memory::Recent(family))),
@@ -84,7 +86,11 @@ fn test() -> impl Strategy<Value = Test> {
 fn one_match() -> impl Strategy<Value = Match> {
     (any::<bool>(), test()).prop_map(|(negated, test)| Match {
         // iptables has no "not" before a whole extension, and none for an option without a value.
-        negated: negated && !matches!(test, Test::Comment(_) | Test::Transparent | Test::Other(_)),
+        negated: negated
+            && !matches!(
+                test,
+                Test::Comment(_) | Test::Transparent | Test::Socket | Test::Original | Test::Other(_)
+            ),
         test,
     })
 }
@@ -102,8 +108,14 @@ fn target() -> impl Strategy<Value = Target> {
         any::<u16>().prop_map(Target::Redirect),
         any::<u16>().prop_map(Target::Zone),
         family().prop_map(|family| Target::Remember(Memory::Recent(family))),
-        (any::<u16>(), any::<Option<u32>>()).prop_map(|(port, mark)| Target::Tproxy { port, mark }),
+        (any::<u16>(), any::<Option<u32>>()).prop_map(|(port, mark)| Target::Tproxy {
+            port,
+            mark,
+            connection: None,
+            or_next: false,
+        }),
         any::<u32>().prop_map(Target::Mark),
+        any::<u32>().prop_map(Target::MarkConnection),
         Just(Target::SaveMark),
         Just(Target::RestoreMark),
         Just(Target::Notrack),

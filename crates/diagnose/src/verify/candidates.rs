@@ -197,8 +197,11 @@ impl List<'_> {
             self.made(self.application(), SocketAddr::new(self.far(), port)),
             self.remote(self.far(), SocketAddr::new(self.near(), port)),
         ];
-        for stray in &mut strays {
-            stray.state = State::PickedUp;
+        let is_tproxy = self.ground.intent.inbound.tproxy().is_some();
+        // It is led to the proxy where one that a cookie answers would be.
+        let of_none = if is_tproxy { State::Stray } else { State::PickedUp };
+        for (stray, state) in strays.iter_mut().zip([State::PickedUp, of_none]) {
+            stray.state = state;
             self.add(true, stray.clone());
         }
         // And one to where connections are captured, where not all are.
@@ -253,10 +256,40 @@ impl List<'_> {
             device: "lo".to_owned(),
             ..packet
         });
-        for packet in [call, answer, client, to_client]
-            .into_iter()
-            .chain(more)
-            .chain(over_lo)
+        // And what goes on with connections: captured ones, also where a cookie is all that is known of them, those
+        // from before the rules, and those of whoever is behind the namespace.
+        let captured = Packet {
+            connection_mark: Tproxy::CLIENT.value,
+            ..brought(&client)
+        };
+        let calls_itself = Packet {
+            origin: to_client.origin,
+            device: "lo".to_owned(),
+            ..captured
+        };
+        let completing = [&captured, &calls_itself].map(|packet| Packet {
+            state: State::Passing,
+            transparent: false,
+            ..packet.clone()
+        });
+        let [open, passing] = [State::PickedUp, State::Passing].map(|state| Packet {
+            state,
+            ..client.clone()
+        });
+        for packet in [
+            call,
+            answer,
+            client,
+            to_client,
+            captured,
+            calls_itself,
+            open,
+            passing,
+        ]
+        .into_iter()
+        .chain(completing)
+        .chain(more)
+        .chain(over_lo)
         {
             self.all.push(Candidate {
                 packet,

@@ -69,6 +69,7 @@ impl Probe {
         let is_captured = matches!(self.expected.fate, Fate::Redirect { .. } | Fate::Tproxy { .. });
         match (origin, state) {
             (_, State::PickedUp) => "of an open connection",
+            (_, State::Stray) => "of no open connection",
             (_, State::Invalid) => "of no connection",
             (Origin::Remote, _) if is_captured => "TCP in",
             (Origin::Remote, _) => "TCP in, left alone",

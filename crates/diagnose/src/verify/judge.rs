@@ -24,7 +24,7 @@ pub(super) enum Arrival {
     Transparent,
     /// Nowhere.
     Nowhere,
-    /// Somebody listens where it was going too, so that what was seen may be either.
+    /// Somebody listens where it was going too, or would have answered alike: what was seen may be either.
     Ambiguous,
     /// It could not be sent.
     Unsent(String),
@@ -61,6 +61,8 @@ pub(super) fn arrival(probe: &Probe, observed: &Observed, ears: &Ears<'_>) -> Ar
         };
     }
     match (observed.answer, observed.half_open) {
+        // Whoever listens resets it.
+        (Some(Answer::Refused), _) if packet.state == State::Stray && ears.by_tproxy => Arrival::Ambiguous,
         (Some(Answer::Refused), _) => Arrival::There,
         (Some(Answer::Accepted), Some(open)) if open != to => Arrival::Listener(open.port()),
         (Some(Answer::Accepted), half_open) => {
@@ -101,6 +103,10 @@ pub(super) fn judge(probe: &Probe, arrival: &Arrival) -> (Outcome, Option<String
         (Fate::Unknown, _) => (
             Outcome::NotProbed,
             Some("what should become of it cannot be said".to_owned()),
+        ),
+        (_, Arrival::Ambiguous) if probe.packet.state == State::Stray => (
+            Outcome::NotProbed,
+            Some(format!("should go {expected}; whoever it goes to resets it")),
         ),
         (_, Arrival::Ambiguous) => (
             Outcome::NotProbed,

@@ -296,7 +296,7 @@ fn segment(packet: &Packet, number: u32) -> Segment {
         }
         _ => Payload::Tcp {
             flags: match packet.state {
-                State::PickedUp => Flags::ACK,
+                State::PickedUp | State::Stray => Flags::ACK,
                 // No segment of any connection has both.
                 State::Invalid => Flags(Flags::SYN.0 | Flags::FIN.0),
                 _ => Flags::SYN,

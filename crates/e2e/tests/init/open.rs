@@ -202,7 +202,14 @@ fn with_tproxy_open_connections_go_on() -> Result<()> {
     for backend in BACKENDS {
         let (_net, pod, other) = network()?;
         let open = open_all(&pod, &other)?;
-        for change in ["--sidecar -m TPROXY", "--sidecar", "--cleanup"] {
+        for change in [
+            "--sidecar -m TPROXY",
+            "--sidecar",
+            "--sidecar -m TPROXY --inbound-tproxy-conntrack off",
+            "--cleanup",
+            "--sidecar -m TPROXY --inbound-tproxy-conntrack off",
+            "--cleanup",
+        ] {
             init(&pod, &format!("{change} --backend {backend}"))?;
             for connection in &open {
                 connection

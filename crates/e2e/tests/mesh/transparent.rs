@@ -1,5 +1,6 @@
 //! Inbound TPROXY: the application sees its clients' own addresses, whether conntrack follows or not.
 
+mod cookies;
 mod kinds;
 mod switches;
 
@@ -31,6 +32,11 @@ struct Stage {
 impl Stage {
     /// A server with rules, and its proxy; a client with several addresses, which serves too.
     fn set(rules: impl FnOnce(&Pod) -> Result<()>) -> Result<Self> {
+        Self::by(&TPROXY, rules)
+    }
+
+    /// The same with other flags of the proxy.
+    fn by(mode: &[&str], rules: impl FnOnce(&Pod) -> Result<()>) -> Result<Self> {
         let mesh = Mesh::create()?;
         let (server, client) = (mesh.pod("server", "web")?, mesh.pod("client", "client")?);
         let service = mesh.service(
@@ -58,8 +64,7 @@ impl Stage {
         )?;
         server.wait_listening(8081)?;
         let other = servers::nginx(&client, mesh.dir(), 9000, site)?;
-        let mode = ["--inbound-mode", "tproxy"];
-        let sidecar = Sidecar::proxy_as(RunAs::ProxyNetAdmin, &server, &mesh.manifests, &mode)?;
+        let sidecar = Sidecar::proxy_as(RunAs::ProxyNetAdmin, &server, &mesh.manifests, mode)?;
         Ok(Self {
             server,
             client,
@@ -179,6 +184,9 @@ impl Stage {
     }
 }
 
+/// The flags of the proxy.
+const TPROXY: [&str; 2] = ["--inbound-mode", "tproxy"];
+
 /// The flags of both kinds.
 const TRACKED: [&str; 4] = ["init", "--sidecar", "-m", "TPROXY"];
 const UNTRACKED: [&str; 6] = [
@@ -225,12 +233,17 @@ fn routes(pod: &Pod) -> Result<String> {
     Ok(all)
 }
 
+/// As many machines have it: what came by another way than its answers would go is dropped.
+fn filter_by_way(pod: &Pod) -> Result<()> {
+    for device in ["all", "default", "lo", "eth0"] {
+        pod.sysctl(&format!("net/ipv4/conf/{device}/rp_filter"), "1")?;
+    }
+    Ok(())
+}
+
 fn stage(kind: &[&str], backend: &str) -> Result<Stage> {
     let stage = Stage::set(|server| {
-        // As many machines have it: what came by another way than its answers would go is dropped.
-        for device in ["all", "default", "lo", "eth0"] {
-            server.sysctl(&format!("net/ipv4/conf/{device}/rp_filter"), "1")?;
-        }
+        filter_by_way(server)?;
         init(server, kind, backend)
     })?;
     stage.check_addresses()?;

@@ -15,7 +15,7 @@ struct Part {
     nft_module: &'static str,
 }
 
-const CAPTURE: [Part; 3] = [
+const CAPTURE: [Part; 5] = [
     Part {
         table: "mangle",
         iptables: "-p tcp -j TPROXY --on-port 1",
@@ -37,24 +37,29 @@ const CAPTURE: [Part; 3] = [
         nft: "ct mark set meta mark",
         nft_module: "nft_ct",
     },
-];
-
-const UNTRACKED: [Part; 2] = [
     Part {
-        table: "raw",
+        table: "mangle",
+        iptables: "-m conntrack --ctdir ORIGINAL",
+        iptables_module: "xt_conntrack",
+        nft: "ct direction original",
+        nft_module: "nft_ct",
+    },
+    Part {
+        table: "mangle",
         iptables: "-p tcp -m socket --transparent",
         iptables_module: "xt_socket",
         nft: "socket transparent 1",
         nft_module: "nft_socket",
     },
-    Part {
-        table: "raw",
-        iptables: "-j CT --notrack",
-        iptables_module: "xt_CT",
-        nft: "notrack",
-        nft_module: "nft_ct",
-    },
 ];
+
+const UNTRACKED: [Part; 1] = [Part {
+    table: "raw",
+    iptables: "-j CT --notrack",
+    iptables_module: "xt_CT",
+    nft: "notrack",
+    nft_module: "nft_ct",
+}];
 
 /// What rules are written by.
 #[derive(Clone, Copy)]

@@ -21,9 +21,10 @@ impl Session {
             .collect();
         let writers = self.writers(&captured);
         let lacks = writers.iter().find_map(|writer| support::lacks_capture(*writer));
+        let is_iptables = writers.iter().any(|writer| matches!(writer, Writer::Iptables(_)));
         let mut found = TproxyFacts {
             lacks,
-            syn_cookies: switches::syn_cookies(),
+            syn_cookies_by_iptables: is_iptables && switches::syn_cookies(),
             ..TproxyFacts::default()
         };
         if untracked_asked && found.lacks.is_none() {

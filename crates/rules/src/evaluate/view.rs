@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::{Origin, Packet, State};
 use crate::cgroup::Membership;
+use crate::intent::Tproxy;
 use crate::ruleset::{IpProtocol, Match, PortRange, Test};
 
 /// The packet as the chain that is asked sees it.
@@ -25,7 +26,27 @@ pub(super) struct View {
     pub(super) dns_answers: bool,
     pub(super) state: State,
     pub(super) opens: bool,
-    pub(super) transparent: bool,
+    pub(super) holder: Holder,
+    /// Whether it goes the way in which its connection was opened.
+    pub(super) is_original: Option<bool>,
+}
+
+/// Which socket of the namespace has the packet's connection.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Holder {
+    Nobody,
+    Plain,
+    Transparent,
+}
+
+impl Holder {
+    fn of(packet: &Packet) -> Self {
+        match packet.state {
+            _ if packet.transparent => Self::Transparent,
+            State::New | State::Stray | State::Passing | State::Invalid => Self::Nobody,
+            State::PickedUp | State::Established | State::Untracked => Self::Plain,
+        }
+    }
 }
 
 impl View {
@@ -51,14 +72,15 @@ impl View {
             dns_answers: packet.dns_answers,
             state: packet.state,
             opens: packet.protocol == IpProtocol::Tcp && packet.state == State::New,
-            transparent: packet.transparent,
+            holder: Holder::of(packet),
+            is_original: is_original(packet),
         }
     }
 
     /// Whether one test of a rule holds, or its opposite where that is asked.
     pub(super) fn fits(&self, found: &Match, cgroups: &Membership) -> Fit {
         // There is no connection whose mark could be this one, or another.
-        if matches!(found.test, Test::ConnectionMark(_)) && self.state == State::Untracked {
+        if matches!(found.test, Test::ConnectionMark(_) | Test::Original) && self.state == State::Untracked {
             return Fit::No;
         }
         match self.holds(&found.test, cgroups) {
@@ -98,7 +120,9 @@ impl View {
                 has_ports && services.binary_search(&to).is_ok()
             }
             Test::Opens => self.opens,
-            Test::Transparent => self.transparent,
+            Test::Original => self.is_original?,
+            Test::Socket => self.holder != Holder::Nobody,
+            Test::Transparent => self.holder == Holder::Transparent,
             Test::Uid(first, last) => (*first..=*last).contains(&self.owner?.0),
             Test::Uids(ranges) => within_any(ranges, self.owner?.0),
             Test::Gid(first, last) => (*first..=*last).contains(&self.owner?.1),
@@ -115,6 +139,18 @@ impl View {
             Test::Comment(_) => true,
             Test::Other(_) => return None,
         })
+    }
+}
+
+/// None where it cannot be said. In a captured connection, what does not go to a client goes to the proxy.
+fn is_original(packet: &Packet) -> Option<bool> {
+    let is_captured = Tproxy::CLIENT.matches(packet.connection_mark);
+    match packet.state {
+        State::New | State::PickedUp | State::Stray => Some(true),
+        State::Established | State::Passing => {
+            (is_captured && Holder::of(packet) != Holder::Plain).then_some(true)
+        }
+        State::Invalid | State::Untracked => Some(false),
     }
 }
 

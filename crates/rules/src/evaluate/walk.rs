@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::rc::Rc;
 
 use super::verdict::{Asked, At, Fate, Met, Step, Tests, Verdict};
-use super::view::{Fit, View};
+use super::view::{Fit, Holder, View};
 use super::{Origin, Packet, State};
 use crate::cgroup::Membership;
 use crate::installed::{Base, HookPoint};
@@ -215,19 +215,35 @@ impl Walk<'_> {
                 self.redirect(*port);
                 Some(self.decide(End::Accepted))
             }
-            Target::Tproxy { port, mark } => {
+            Target::Tproxy { or_next, .. } if self.view.holder == Holder::Plain => {
+                if *or_next {
+                    // It has not fitted.
+                    self.path.pop();
+                    return None;
+                }
+                Some(self.decide(End::Final(Fate::Drop)))
+            }
+            Target::Tproxy {
+                port,
+                mark,
+                connection,
+                ..
+            } => {
                 self.redirected = Some(Fate::Tproxy { port: *port });
                 self.view.mark = mark.unwrap_or(self.view.mark);
+                self.mark_connection(connection.unwrap_or(self.view.connection_mark));
                 Some(self.decide(End::Accepted))
+            }
+            Target::MarkConnection(mark) => {
+                self.mark_connection(*mark);
+                None
             }
             Target::Mark(mark) => {
                 self.view.mark = *mark;
                 None
             }
             Target::SaveMark => {
-                if self.view.state != State::Untracked {
-                    self.view.connection_mark = self.view.mark;
-                }
+                self.mark_connection(self.view.mark);
                 None
             }
             Target::RestoreMark => {
@@ -271,6 +287,12 @@ impl Walk<'_> {
                 }
                 None => Some(self.decide(End::Final(Fate::Unknown))),
             },
+        }
+    }
+
+    fn mark_connection(&mut self, mark: u32) {
+        if self.view.state != State::Untracked {
+            self.view.connection_mark = mark;
         }
     }
 

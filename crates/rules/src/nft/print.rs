@@ -238,6 +238,9 @@ fn test_text(found: &Match, protocol: IpProtocol) -> Option<String> {
         Test::Cgroup(path) => format!("socket cgroupv2 level {} {not}\"{path}\"", cgroup::level(path)),
         Test::ConnectionMark(mark) => mark_text("ct", *mark, found.negated),
         Test::State(states) => format!("ct state {not}{}", states.join(",").to_lowercase()),
+        Test::Original => format!("ct direction {not}original"),
+        // Told apart no better: a connection's socket, or a listener at the very address.
+        Test::Socket => format!("socket wildcard {}", u8::from(found.negated)),
         Test::Transparent => format!("socket transparent {}", u8::from(!found.negated)),
         Test::Zone(zone) => format!("ct zone {not}{zone}"),
         Test::Alive(_) => format!("meta nfproto {not}@{SET}"),
@@ -330,11 +333,18 @@ fn target_text(table: TableName, target: &Target) -> Option<String> {
         Target::Jump(chain) => format!("jump {}", user_chain(table, chain)),
         Target::Goto(chain) => format!("goto {}", user_chain(table, chain)),
         Target::Redirect(port) => format!("redirect to :{port}"),
-        Target::Tproxy { port, mark: None } => format!("tproxy to :{port} accept"),
         Target::Tproxy {
             port,
-            mark: Some(mark),
-        } => format!("tproxy to :{port} meta mark set {mark:#x} accept"),
+            mark,
+            connection,
+            ..
+        } => {
+            let mark = mark.map(|mark| format!(" meta mark set {mark:#x}"));
+            let connection = connection.map(|mark| format!(" ct mark set {mark:#x}"));
+            let [mark, connection] = [mark, connection].map(Option::unwrap_or_default);
+            format!("tproxy to :{port}{mark}{connection} accept")
+        }
+        Target::MarkConnection(mark) => format!("ct mark set {mark:#x}"),
         Target::Mark(mark) => format!("meta mark set {mark:#x}"),
         Target::SaveMark => "ct mark set meta mark".to_owned(),
         Target::RestoreMark => "meta mark set ct mark".to_owned(),

@@ -58,6 +58,13 @@ pub enum Condition {
     Continues,
     /// Its connection has this mark.
     ConnectionHas(SocketMark),
+    /// It goes the way in which its connection was opened, and not back.
+    FromOpener,
+    /// Conntrack has known its connection for longer, or is kept from it.
+    IsKnown,
+    /// A socket of the namespace has its connection. Nftables need not ask, as its `tproxy` looks for itself; to
+    /// iptables a listener on one address, rather than all, is such a socket too.
+    HasSocket,
     /// A transparent socket of the namespace has its connection.
     Transparent,
 }
@@ -98,12 +105,15 @@ pub enum Action {
     Reject,
     /// Vanishes.
     Drop,
-    /// To the proxy's transparent listener on this port, with its destination as it is.
+    /// To the proxy's transparent socket that has its connection, or else to the transparent listener on this
+    /// port, with its destination as it is.
     Tproxy {
         /// The port.
         port: u16,
         /// The mark that it then has, and the listener's socket for its connection takes over.
         mark: Option<u32>,
+        /// The mark that its connection has from now on.
+        connection: Option<u32>,
     },
     /// Goes where it was going, with this mark.
     Mark(u32),

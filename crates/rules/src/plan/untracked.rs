@@ -39,8 +39,8 @@ pub struct TproxyFacts {
     pub lacks: Option<String>,
     /// The switches that are for Weir to set and to put back, or why conntrack cannot be kept out.
     pub untracked: Result<Vec<Switch>, String>,
-    /// Whether the kernel may answer clients by SYN cookies, which rules of TPROXY cannot follow.
-    pub syn_cookies: bool,
+    /// Whether the kernel may answer clients by SYN cookies where iptables holds the rules: see [`TproxyKind`].
+    pub syn_cookies_by_iptables: bool,
 }
 
 impl Default for TproxyFacts {
@@ -49,12 +49,13 @@ impl Default for TproxyFacts {
         Self {
             lacks: None,
             untracked: Ok(Switch::ALL.to_vec()),
-            syn_cookies: false,
+            syn_cookies_by_iptables: false,
         }
     }
 }
 
-/// Which of the two kinds it is.
+/// Which of the two kinds it is. Without conntrack, iptables cannot tell a connection's socket from one that listens
+/// at its very address, so that it leaves a handshake that is kept in a SYN cookie to the latter.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct TproxyKind {
     /// Whether conntrack follows what is captured.

@@ -44,6 +44,12 @@ pub(super) fn tests(dialect: Dialect, condition: &Condition, family: Family) -> 
         Condition::Invalid => one(Test::State(vec!["INVALID".to_owned()])),
         Condition::Continues => vec![vec![not(Test::Opens)]],
         Condition::ConnectionHas(mark) => one(Test::ConnectionMark(*mark)),
+        Condition::FromOpener => one(Test::Original),
+        Condition::IsKnown => one(Test::State(
+            ["ESTABLISHED", "UNTRACKED"].map(str::to_owned).to_vec(),
+        )),
+        Condition::HasSocket if dialect == Dialect::Nft => vec![],
+        Condition::HasSocket => one(Test::Socket),
         Condition::Transparent => one(Test::Transparent),
     }
 }

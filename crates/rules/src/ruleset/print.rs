@@ -51,6 +51,9 @@ impl fmt::Display for Rule {
                 write!(f, " -m {module}")?;
             }
             open = module;
+            if found.test == Test::Socket {
+                continue;
+            }
             let not = if found.negated { " !" } else { "" };
             write!(f, "{not} {}", found.test)?;
         }
@@ -64,7 +67,7 @@ impl fmt::Display for Rule {
             Target::Goto(chain) => write!(f, " -g {chain}"),
             Target::Redirect(port) => write!(f, " -j REDIRECT --to-ports {port}"),
             // A dump adds what it does without being told: any address, no mark.
-            Target::Tproxy { port, mark } => {
+            Target::Tproxy { port, mark, .. } => {
                 write!(f, " -j TPROXY --on-port {port}")?;
                 match mark {
                     Some(mark) => write!(f, " --tproxy-mark {mark:#x}/0xffffffff"),
@@ -72,6 +75,7 @@ impl fmt::Display for Rule {
                 }
             }
             Target::Mark(mark) => write!(f, " -j MARK --set-xmark {mark:#x}/0xffffffff"),
+            Target::MarkConnection(mark) => write!(f, " -j CONNMARK --set-xmark {mark:#x}/0xffffffff"),
             Target::SaveMark => {
                 f.write_str(" -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff")
             }
@@ -101,8 +105,8 @@ impl Test {
             Self::Mark(_) => "mark",
             Self::Class(_) | Self::Classes(_) | Self::Cgroup(_) => "cgroup",
             Self::ConnectionMark(_) => "connmark",
-            Self::State(_) => "conntrack",
-            Self::Transparent => "socket",
+            Self::State(_) | Self::Original => "conntrack",
+            Self::Socket | Self::Transparent => "socket",
             Self::DestinationServices(_) => "set",
             Self::Alive(_) => "recent",
             Self::Comment(_) => "comment",
@@ -147,6 +151,9 @@ impl fmt::Display for Test {
             Self::Cgroup(path) => write!(f, "--path {}", quoted(path)),
             Self::Mark(mark) | Self::ConnectionMark(mark) => write!(f, "--mark {mark}"),
             Self::State(states) => write!(f, "--ctstate {}", states.join(",")),
+            Self::Original => f.write_str("--ctdir ORIGINAL"),
+            // The extension's name says it.
+            Self::Socket => Ok(()),
             Self::Transparent => f.write_str("--transparent"),
             Self::Zone(zone) => write!(f, "ct zone {zone}"),
             Self::Alive(memory) => f.write_str(&memory.asked()),

@@ -212,7 +212,8 @@ fn a_module_that_is_missing_is_named_before_anything_is_written() -> Result<()> 
     let pod = pod()?;
     let cases = [
         ("nft", "nft", "tproxy", BY_NFT.to_owned(), "nft_tproxy", false),
-        ("nft", "nft", "socket", BY_NFT.to_owned(), "nft_socket", true),
+        ("nft", "nft", "socket", BY_NFT.to_owned(), "nft_socket", false),
+        ("nft", "nft", "notrack", BY_NFT.to_owned(), "nft_ct", true),
     ];
     let more = by_restore.into_iter().flat_map(|(program, backend)| {
         [("TPROXY", "xt_TPROXY", false), ("CT", "xt_CT", true)].map(|(word, module, only_untracked)| {

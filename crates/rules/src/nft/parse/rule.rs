@@ -65,7 +65,7 @@ pub(super) struct Reader {
 impl Reader {
     /// How many words the first statement has; none where it is not known.
     fn statement(&mut self, words: &[Word]) -> Option<usize> {
-        let raw: Vec<_> = words.iter().take(8).map(Word::raw).collect();
+        let raw: Vec<_> = words.iter().take(12).map(Word::raw).collect();
         if self.target != Target::Continue {
             // A verdict ends a rule; what comes after one is not ours.
             return None;
@@ -90,6 +90,10 @@ impl Reader {
             ["tcp", "flags", ..] => self.opens(words),
             ["socket", "transparent", value @ ("0" | "1"), ..] => {
                 self.add(value == "0", Test::Transparent);
+                Some(3)
+            }
+            ["ct", "direction", "original", ..] => {
+                self.add(false, Test::Original);
                 Some(3)
             }
             ["meta" | "ct", "mark", "set", ..] => self.verdict(&raw),
@@ -280,18 +284,24 @@ impl Reader {
             ["jump", chain, ..] => (Target::Jump(self.chain(chain)), 2),
             ["goto", chain, ..] => (Target::Goto(self.chain(chain)), 2),
             ["redirect", "to", port, ..] => (Target::Redirect(port.strip_prefix(':')?.parse().ok()?), 3),
-            ["tproxy", "to", port, "accept", ..] => {
-                let port = port.strip_prefix(':')?.parse().ok()?;
-                (Target::Tproxy { port, mark: None }, 4)
-            }
-            ["tproxy", "to", port, "meta", "mark", "set", mark, "accept", ..] => {
-                let port = port.strip_prefix(':')?.parse().ok()?;
-                let mark = Some(number(mark)?);
-                (Target::Tproxy { port, mark }, 8)
+            ["tproxy", "to", port, ref rest @ ..] => {
+                let (mark, rest) = set_mark("meta", rest)?;
+                let (connection, rest) = set_mark("ct", rest)?;
+                if rest.first() != Some(&"accept") {
+                    return None;
+                }
+                let target = Target::Tproxy {
+                    port: port.strip_prefix(':')?.parse().ok()?,
+                    mark,
+                    connection,
+                    or_next: true,
+                };
+                (target, raw.len() - rest.len() + 1)
             }
             ["notrack", ..] => (Target::Notrack, 1),
             ["ct", "zone", "set", zone, ..] => (Target::Zone(zone.parse().ok()?), 4),
             ["ct", "mark", "set", "meta", "mark", ..] => (Target::SaveMark, 5),
+            ["ct", "mark", "set", mark, ..] => (Target::MarkConnection(number(mark)?), 4),
             ["meta", "mark", "set", "ct", "mark", ..] => (Target::RestoreMark, 5),
             ["meta", "mark", "set", mark, ..] => (Target::Mark(number(mark)?), 4),
             _ => return None,
@@ -305,6 +315,14 @@ impl Reader {
         own.and_then(|rest| rest.strip_prefix('-'))
             .unwrap_or(name)
             .to_owned()
+    }
+}
+
+/// `meta mark set 0x539`, where it stands first, and what comes after.
+fn set_mark<'a>(of: &str, words: &'a [&'a str]) -> Option<(Option<u32>, &'a [&'a str])> {
+    match words {
+        [there, "mark", "set", mark, rest @ ..] if *there == of => Some((Some(number(mark)?), rest)),
+        _ => Some((None, words)),
     }
 }
 

@@ -4,6 +4,10 @@
 //!
 //! Where conntrack is kept out, sockets remember marks in its place: the application's take over that of what
 //! the proxy sends, the proxy's that of what opened the connection, by which its answers are known.
+//!
+//! Open connections go on where they are, so it is mostly the first packet that counts. But a listener whose queue
+//! is full answers it by a SYN cookie and keeps no socket: then what completes the handshake belongs to no socket,
+//! and has to be brought to the listener too.
 
 use super::{
     EXCLUDED_DEVICE, SELF_CALL, continues, entering, entrances, leave, loopback, names_of, self_call,
@@ -18,10 +22,12 @@ use crate::ruleset::IpProtocol;
 
 /// For each packet that arrives.
 pub(in crate::plan) fn arriving(intent: &Intent, tproxy: Tproxy, is_tracked: bool) -> Vec<Clause> {
-    let capture = |mark| Action::Tproxy {
+    let capture = |mark, connection| Action::Tproxy {
         port: intent.inbound.to_port,
         mark,
+        connection,
     };
+    let captured = Tproxy::CLIENT.value;
     let over_lo = Condition::CameBy(vec!["lo".to_owned()]);
     let marked = |mark, then, purpose| Clause {
         when: vec![
@@ -32,22 +38,54 @@ pub(in crate::plan) fn arriving(intent: &Intent, tproxy: Tproxy, is_tracked: boo
         then,
         purpose,
     };
-    let mut clauses = vec![
-        // Not what conntrack takes for established: to it, a connection that is opened anew by the same ports
-        // soon after its end is the old one, and would get past the proxy.
-        continues(),
-    ];
+    let mut clauses = going_on(capture(None, None)).to_vec();
     if is_tracked {
         clauses.push(marked(tproxy.mark, Action::SaveMark, TO_APPLICATION));
     }
     // Its mark stays, so that conntrack sees both directions of it in either kind: the owner of the one that calls
     // cannot be told once it has closed its socket.
-    clauses.push(marked(Tproxy::SELF_CALL, capture(None), SELF_CALL));
+    let self_call = capture(None, Some(captured));
+    clauses.push(marked(Tproxy::SELF_CALL, self_call, SELF_CALL));
     clauses.push(leave(over_lo.clone(), MADE_IN_POD));
     clauses.extend(by_virtual_machines(intent));
-    let client = (!is_tracked).then_some(Tproxy::CLIENT.value);
-    clauses.extend(entering(intent, capture(client)));
+    let client = match is_tracked {
+        true => capture(None, Some(captured)),
+        false => capture(Some(captured), None),
+    };
+    clauses.extend(entering(intent, client));
     clauses
+}
+
+/// For packets that open no connection. What they leave undecided has no socket here, and is captured like what
+/// opens one: it completes a handshake, or is a stray, which the proxy's listener resets as any would.
+fn going_on(capture: Action) -> [Clause; 4] {
+    let and = |when: &[Condition], then, purpose| {
+        let goes_on = [Condition::Protocol(IpProtocol::Tcp), Condition::Continues];
+        Clause {
+            when: goes_on.iter().chain(when).cloned().collect(),
+            then,
+            purpose,
+        }
+    };
+    let captured = Condition::ConnectionHas(Tproxy::CLIENT);
+    [
+        // TPROXY would find the same socket, but a packet that it has found one for is routed anew.
+        and(
+            &[captured.clone(), Condition::Transparent],
+            Action::Leave,
+            "goes on to the proxy",
+        ),
+        and(
+            &[captured, Condition::FromOpener],
+            capture,
+            "of a captured connection",
+        ),
+        // Asked of no first packet: to conntrack, a connection that is opened anew by the same ports soon after its
+        // end is the old one, and would get past the proxy.
+        and(&[Condition::IsKnown], Action::Leave, "goes on with a connection"),
+        // Such as those from before the rules, which conntrack sees for the first time.
+        and(&[Condition::HasSocket], Action::Leave, "has a socket here"),
+    ]
 }
 
 fn by_virtual_machines(intent: &Intent) -> Option<Clause> {

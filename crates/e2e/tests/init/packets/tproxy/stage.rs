@@ -29,8 +29,8 @@ const CLOSED: u16 = 9;
 const TAKE_UP: &str = "net/netfilter/nf_conntrack_tcp_loose";
 /// The pod's address to its virtual machine.
 const MACHINE: [&str; 2] = ["10.79.2.1", "fd00:79:2::1"];
-/// In which there are connections from before the first rule.
-pub(super) const DIRECTIONS: usize = 3;
+/// Where the pod publishes what listens on 8080.
+const PUBLISHED: u16 = 7070;
 /// User and group.
 const APPLICATION: Option<(u32, u32)> = Some((1000, 1000));
 const BY_USER: Option<(u32, u32)> = Some((1337, 1000));
@@ -43,8 +43,8 @@ pub(super) struct Stage {
     pub(super) pod: Arc<Pod>,
     proxy: [TcpListener; 2],
     other: Pod,
-    /// From before the first rule, and not used since.
-    open: Vec<TcpStream>,
+    /// From before the first rule, and not used since: each set has one of each kind, by both families.
+    open: Vec<Vec<TcpStream>>,
     _net: Net,
 }
 
@@ -89,6 +89,8 @@ impl Stage {
                 ))?;
             }
         }
+        // No socket keeps what opens a connection.
+        pod.sysctl("net/ipv4/tcp_syncookies", "2")?;
         // What is tracked shows by its first packet.
         pod.sysctl(TAKE_UP, "0")?;
         // So that what conntrack knows of those that have ended is soon little.
@@ -115,30 +117,77 @@ impl Stage {
     /// Connections that nothing is said on before [`Stage::open_ones_fare`].
     pub(super) fn open_some(&mut self, sets: usize) -> Result<()> {
         let (pod, machine): (&Pod, [IpAddr; 2]) = (&self.pod, [MACHINE[0].parse()?, MACHINE[1].parse()?]);
+        let at = |to: [IpAddr; 2]| to.map(|ip| SocketAddr::new(ip, 8080));
+        let dial = |from: &Pod, at: SocketAddr| -> Result<TcpStream> {
+            let stream = from.dial(at)?;
+            BufReader::new(&stream).read_line(&mut String::new())?;
+            Ok(stream)
+        };
         for _ in 0..sets {
-            for (from, to) in [
-                (pod, self.other.addresses()),
-                (&self.other, pod.addresses()),
-                (&self.other, machine),
-            ] {
-                for at in to.map(|ip| SocketAddr::new(ip, 8080)) {
-                    let stream = from.dial(at)?;
-                    BufReader::new(&stream).read_line(&mut String::new())?;
-                    self.open.push(stream);
-                }
+            let outward = at(self.other.addresses()).map(|at| dial(pod, at));
+            let inward = at(pod.addresses()).map(|at| dial(&self.other, at));
+            let of_machine = at(machine).map(|at| dial(&self.other, at));
+            let set = outward.into_iter().chain(inward).chain(of_machine);
+            self.open.push(set.collect::<Result<_>>()?);
+        }
+        // From here on conntrack looks.
+        pod.run("nft", ["add table inet published"])?;
+        pod.run(
+            "nft",
+            ["add chain inet published in { type nat hook prerouting priority -90; }"],
+        )?;
+        let rule = format!("add rule inet published in tcp dport {PUBLISHED} redirect to :8080");
+        pod.run("nft", [rule])?;
+        for set in &mut self.open {
+            for at in pod.at(PUBLISHED) {
+                set.push(dial(&self.other, at)?);
             }
         }
         Ok(())
     }
 
+    /// Connections that somebody opens, of which nothing but the first packet gets further: from outside, and the
+    /// proxy's to its own workload.
+    pub(super) fn half_open(&self) -> Result<Vec<Socket>> {
+        let mut all = vec![];
+        for pod in [&self.pod, &self.other] {
+            pod.run("nft", ["add table inet held"])?;
+            pod.run(
+                "nft",
+                ["add chain inet held out { type filter hook output priority 0; }"],
+            )?;
+            let rule = "add rule inet held out tcp dport 8080 tcp flags & (syn | ack) == ack drop";
+            pod.run("nft", [rule])?;
+        }
+        for to in self.pod.at(8080) {
+            let to = [(IpProtocol::Tcp, to)];
+            all.extend(sockets(&self.other, (0, 0, 0), None, &to)?);
+            all.extend(sockets(&self.pod, (PROXY, PROXY, 0), None, &to)?);
+            for socket in &all[all.len() - 2..] {
+                socket.connect_timeout(&to[0].1.into(), DIAL)?;
+                socket.send(b"?")?;
+            }
+        }
+        Ok(all)
+    }
+
+    /// Whether the rest of them, which now comes through, gets to the application; each in turn.
+    pub(super) fn let_through(&self, half_open: &[Socket], patience: Duration) -> Result<Vec<bool>> {
+        for pod in [&self.pod, &self.other] {
+            pod.run("nft", ["delete table inet held"])?;
+        }
+        let is_answered = |socket: &Socket| {
+            socket.set_read_timeout(Some(patience))?;
+            Ok(BufReader::new(socket)
+                .read_line(&mut String::new())
+                .is_ok_and(|count| count > 0))
+        };
+        half_open.iter().map(is_answered).collect()
+    }
+
     /// Whether each of one set goes on, and is followed by conntrack then.
     pub(super) fn open_ones_fare(&mut self, patience: Duration) -> Result<Vec<String>> {
-        let left = self
-            .open
-            .len()
-            .checked_sub(DIRECTIONS * 2)
-            .context("an open connection that is idle")?;
-        let mut set = self.open.split_off(left);
+        let mut set = self.open.pop().context("open connections that are idle")?;
         self.take_up(true)?;
         let fares = |stream: &mut TcpStream| {
             stream.set_read_timeout(Some(patience))?;

@@ -5,10 +5,12 @@
     reason = "a test that cannot make its own data has failed"
 )]
 
+mod asking;
+
 use rules::nft::{self, TableFamily};
-use rules::plan::{Facts, PolicyRoute, Switch, TproxyFacts, remembered};
+use rules::plan::{Facts, PolicyRoute};
 use rules::ruleset::{Chain, IpProtocol, Ruleset, Target};
-use rules::{Family, Fate, Flags, Intent, Origin, Packet, Plan, State, asked, evaluate, plan};
+use rules::{Family, Fate, Flags, Origin, Packet, Plan, State, asked, evaluate, plan};
 
 const SETTINGS: [fn(&mut Flags); 6] = [
     |_| {},
@@ -69,15 +71,21 @@ fn the_rules_of_both_languages() {
 :OUTPUT ACCEPT [0:0]
 :WEIR_INBOUND - [0:0]
 :WEIR_OUTPUT - [0:0]
--A PREROUTING -p tcp -m tcp --tcp-flags FIN,SYN,RST,ACK SYN -m comment --comment "weir: what arrives" -j WEIR_INBOUND
+-A PREROUTING -p tcp -m comment --comment "weir: what arrives" -j WEIR_INBOUND
 -A OUTPUT -p tcp -m comment --comment "weir: what is sent" -j WEIR_OUTPUT
+-A WEIR_INBOUND -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m connmark --mark 0x53b -m socket --transparent -m comment --comment "weir: goes on to the proxy" -j RETURN
+-A WEIR_INBOUND -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m connmark --mark 0x53b -m conntrack --ctdir ORIGINAL -m comment --comment "weir: of a captured connection" -j TPROXY --on-port 15006
+-A WEIR_INBOUND -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m conntrack --ctstate ESTABLISHED,UNTRACKED -m comment --comment "weir: goes on with a connection" -j RETURN
+-A WEIR_INBOUND -p tcp -m tcp ! --tcp-flags FIN,SYN,RST,ACK SYN -m socket -m comment --comment "weir: has a socket here" -j RETURN
 -A WEIR_INBOUND -i lo -p tcp -m mark --mark 0x539 -m comment --comment "weir: proxy to its application" -j CONNMARK --save-mark --nfmask 0xffffffff --ctmask 0xffffffff
+-A WEIR_INBOUND -i lo -p tcp -m mark --mark 0x53a -m conntrack --ctstate NEW -m comment --comment "weir: proxy calls its own workload: inbound; remembered" -j CONNMARK --set-xmark 0x53b/0xffffffff
 -A WEIR_INBOUND -i lo -p tcp -m mark --mark 0x53a -m comment --comment "weir: proxy calls its own workload: inbound" -j TPROXY --on-port 15006
 -A WEIR_INBOUND -i lo -m comment --comment "weir: made in the pod" -j RETURN
 -A WEIR_INBOUND -p tcp -m tcp --dport 15008 -m comment --comment "weir: excluded port" -j RETURN
 -A WEIR_INBOUND -p tcp -m tcp --dport 15020 -m comment --comment "weir: excluded port" -j RETURN
 -A WEIR_INBOUND -p tcp -m tcp --dport 15021 -m comment --comment "weir: excluded port" -j RETURN
 -A WEIR_INBOUND -p tcp -m tcp --dport 15090 -m comment --comment "weir: excluded port" -j RETURN
+-A WEIR_INBOUND -p tcp -m conntrack --ctstate NEW -m comment --comment "weir: everything else; remembered" -j CONNMARK --set-xmark 0x53b/0xffffffff
 -A WEIR_INBOUND -p tcp -m comment --comment "weir: everything else" -j TPROXY --on-port 15006
 -A WEIR_OUTPUT -p tcp -m connmark --mark 0x539 -m comment --comment "weir: application to the proxy" -j CONNMARK --restore-mark --nfmask 0xffffffff --ctmask 0xffffffff
 -A WEIR_OUTPUT -m mark --mark 0x539 -m comment --comment "weir: proxy to its application" -j RETURN
@@ -93,14 +101,17 @@ fn the_rules_of_both_languages() {
         mangle,
         r#"	chain mangle-prerouting {
 		type filter hook prerouting priority -150; policy accept;
-		tcp flags & (fin | syn | rst | ack) != syn counter return comment "weir: opens no connection"
+		tcp flags & (fin | syn | rst | ack) != syn ct mark 0x53b socket transparent 1 counter return comment "weir: goes on to the proxy"
+		tcp flags & (fin | syn | rst | ack) != syn ct mark 0x53b ct direction original counter tproxy to :15006 accept comment "weir: of a captured connection"
+		tcp flags & (fin | syn | rst | ack) != syn ct mark 0x53b ct direction original counter drop comment "weir: of a captured connection; no proxy"
+		tcp flags & (fin | syn | rst | ack) != syn ct state established,untracked counter return comment "weir: goes on with a connection"
 		iifname "lo" meta l4proto tcp meta mark 0x539 counter ct mark set meta mark comment "weir: proxy to its application"
-		iifname "lo" meta l4proto tcp meta mark 0x53a counter tproxy to :15006 accept comment "weir: proxy calls its own workload: inbound"
-		iifname "lo" meta l4proto tcp meta mark 0x53a counter drop comment "weir: proxy calls its own workload: inbound; no proxy"
+		iifname "lo" meta l4proto tcp meta mark 0x53a counter tproxy to :15006 ct mark set 0x53b accept comment "weir: proxy calls its own workload: inbound"
+		iifname "lo" tcp flags & (fin | syn | rst | ack) == syn meta mark 0x53a counter drop comment "weir: proxy calls its own workload: inbound; no proxy"
 		iifname "lo" counter return comment "weir: made in the pod"
 		tcp dport { 15008, 15020-15021, 15090 } counter return comment "weir: excluded port"
-		meta l4proto tcp counter tproxy to :15006 accept comment "weir: everything else"
-		meta l4proto tcp counter drop comment "weir: everything else; no proxy"
+		meta l4proto tcp counter tproxy to :15006 ct mark set 0x53b accept comment "weir: everything else"
+		tcp flags & (fin | syn | rst | ack) == syn counter drop comment "weir: everything else; no proxy"
 	}
 	chain mangle-output {
 		type route hook output priority -150; policy accept;
@@ -199,7 +210,9 @@ fn the_text_of_the_rules_is_read_as_the_rules() {
         let listed = text
             .replace("mark 0x539", "mark 0x00000539")
             .replace("mark set 0x53b", "mark set 0x0000053b")
-            .replace("& (fin | syn | rst | ack) != syn", "!= syn / fin,syn,rst,ack");
+            .replace("ct mark 0x53b", "ct mark 0x0000053b")
+            .replace("& (fin | syn | rst | ack) != syn", "!= syn / fin,syn,rst,ack")
+            .replace("& (fin | syn | rst | ack) == syn", "syn / fin,syn,rst,ack");
         assert_eq!(nft::parse(&listed), wanted, "{listed}");
     }
 }
@@ -263,6 +276,49 @@ fn what_becomes_of_packets() {
                 ..packet.clone()
             };
             assert_eq!(evaluate(&rulesets[0], &open).fate, Fate::Direct, "{open:?}");
+        }
+    }
+}
+
+#[test]
+fn what_completes_a_handshake_fares_as_what_opened_it() {
+    let captured = Fate::Tproxy { port: 15006 };
+    let from_outside = |port| packet(Origin::Remote, OTHER, OWN, port, "eth0");
+    for rulesets in KINDS
+        .into_iter()
+        .flat_map(|kind| both(&planned(kind, SETTINGS[0])))
+    {
+        let fate = |packet: &Packet| evaluate(&rulesets[0], packet).fate;
+        for (port, expected) in [(80, captured), (15020, Fate::Direct)] {
+            let next = |state| Packet {
+                state,
+                ..from_outside(port)
+            };
+            assert_eq!(fate(&next(State::Stray)), expected);
+            // What a socket has, or conntrack knows, goes on.
+            assert_eq!(fate(&next(State::PickedUp)), Fate::Direct);
+            assert_eq!(fate(&next(State::Passing)), Fate::Direct);
+        }
+    }
+    // Conntrack remembers what opened them: from outside with it, and the proxy's calls of its own in either kind.
+    for (kind, opening) in [
+        ("on", from_outside(80)),
+        ("on", packet(PROXY, OWN, OWN, 80, "lo")),
+        ("off", packet(PROXY, OWN, OWN, 80, "lo")),
+    ] {
+        for rules in of_v4(&planned(kind, SETTINGS[0])) {
+            let opened = evaluate(&rules, &opening);
+            let completing = Packet {
+                state: State::Passing,
+                connection_mark: opened.connection_mark,
+                ..opening.clone()
+            };
+            assert_eq!((opened.connection_mark, opened.fate), (1339, captured));
+            assert_eq!(
+                evaluate(&rules, &completing).fate,
+                captured,
+                "{kind}, {opening:?}"
+            );
         }
     }
 }
@@ -381,22 +437,33 @@ fn packets() -> Vec<Packet> {
             all.push(packet(Origin::Remote, own, own, port, "eth0"));
         }
     }
-    let more = all.clone().into_iter().flat_map(|packet| {
-        [
-            (State::PickedUp, 0, false),
-            (State::Established, 0, false),
-            (State::Established, 1337, false),
-            (State::Established, 0, true),
-            (State::Invalid, 0, false),
-        ]
-        .map(|(state, connection_mark, transparent)| Packet {
-            state,
-            connection_mark,
-            transparent,
-            ..packet.clone()
-        })
-    });
-    all.extend(more.collect::<Vec<_>>());
+    let in_state = |packet: &Packet, (state, connection_mark, transparent)| Packet {
+        state,
+        connection_mark,
+        transparent,
+        ..packet.clone()
+    };
+    let later = [
+        (State::PickedUp, 0, false),
+        (State::Established, 0, false),
+        (State::Established, 1337, false),
+        (State::Established, 0, true),
+        (State::Established, 1339, true),
+        (State::Invalid, 0, false),
+    ];
+    let of_no_socket = [
+        (State::Stray, 0, false),
+        (State::Passing, 0, false),
+        (State::Passing, 1339, false),
+    ];
+    let arrives = |packet: &&Packet| packet.origin == Origin::Remote || packet.device == "lo";
+    let more = all
+        .iter()
+        .flat_map(|packet| later.map(|state| in_state(packet, state)));
+    let arriving = all.iter().filter(arrives);
+    let arriving = arriving.flat_map(|packet| of_no_socket.map(|state| in_state(packet, state)));
+    let more: Vec<_> = more.chain(arriving).collect();
+    all.extend(more);
     all.push(Packet {
         protocol: IpProtocol::Udp,
         ..packet(Origin::Remote, OTHER, OWN, 80, "eth0")
@@ -444,159 +511,5 @@ fn check_each_rule(ruleset: &Ruleset) {
                 );
             }
         }
-    }
-}
-
-#[test]
-fn what_cannot_be_is_said_by_its_flag() {
-    let mistakes = |change: fn(&mut Flags)| -> Vec<String> {
-        let mut flags = flags("on");
-        change(&mut flags);
-        let planned = flags
-            .intent()
-            .and_then(|intent| plan(&intent, &Facts::fresh(&Family::ALL)));
-        planned
-            .unwrap_err()
-            .into_iter()
-            .map(|mistake| mistake.flag)
-            .collect()
-    };
-    const MARK: &str = "-t (--istio-inbound-tproxy-mark)";
-    const TABLE: &str = "-r (--istio-inbound-tproxy-route-table)";
-    assert_eq!(mistakes(|flags| flags.tproxy_mark = Some("0".to_owned())), [MARK]);
-    assert_eq!(
-        mistakes(|flags| {
-            flags.tproxy_mark = Some("1338".to_owned());
-            flags.tproxy_table = Some("254".to_owned());
-        }),
-        [MARK, TABLE]
-    );
-    assert_eq!(
-        mistakes(|flags| flags.tproxy_table = Some("main".to_owned())),
-        [TABLE]
-    );
-    assert_eq!(
-        mistakes(|flags| flags.proxy_mark = Some("0x39/0xff".to_owned())),
-        ["--proxy-mark"]
-    );
-    // Of the other kind alone.
-    for (kind, expected) in [("on", &[][..]), ("auto", &[MARK])] {
-        let flags = Flags {
-            tproxy_mark: Some("1339".to_owned()),
-            ..flags(kind)
-        };
-        let mistakes = flags.intent().err().unwrap_or_default();
-        let named: Vec<_> = mistakes.into_iter().map(|mistake| mistake.flag).collect();
-        assert_eq!(named, expected);
-    }
-    assert_eq!(
-        mistakes(|flags| {
-            flags.tproxy_conntrack = Some("off".to_owned());
-            flags.proxy_mark = Some("1339".to_owned());
-        }),
-        ["--proxy-mark"]
-    );
-    assert_eq!(
-        mistakes(|flags| flags.tproxy_conntrack = Some("none".to_owned())),
-        ["--inbound-tproxy-conntrack"]
-    );
-    let contained = Intent {
-        inbound: planned_inbound(),
-        ..Intent::contained(vec![], None)
-    };
-    let refused = plan(&contained, &Facts::fresh(&Family::ALL)).unwrap_err();
-    assert_eq!(refused[0].flag, "TPROXY");
-}
-
-fn planned_inbound() -> rules::intent::Inbound {
-    flags("on").intent().unwrap().inbound
-}
-
-#[test]
-fn the_kind_is_the_one_that_was_named_or_an_error_or_the_one_that_is_possible() {
-    let decided = |kind: &str, tproxy: TproxyFacts| {
-        let facts = Facts {
-            tproxy,
-            ..Facts::fresh(&Family::ALL)
-        };
-        plan(&flags(kind).intent().unwrap(), &facts)
-            .map(|plan| plan.tproxy.map(|kind| (kind.is_tracked, kind.why)).unwrap())
-            .map_err(|mistakes| {
-                mistakes
-                    .into_iter()
-                    .map(|mistake| mistake.to_string())
-                    .collect::<Vec<_>>()
-            })
-    };
-    let untracked = |untracked| TproxyFacts {
-        untracked,
-        ..TproxyFacts::default()
-    };
-    let can = || untracked(Ok(vec![]));
-    let cannot = || untracked(Err("no module xt_socket".to_owned()));
-    assert!(decided("", can()).unwrap().0);
-    assert!(decided("on", cannot()).unwrap().0);
-    assert!(!decided("off", can()).unwrap().0);
-    assert!(!decided("auto", can()).unwrap().0);
-    let (is_tracked, why) = decided("auto", cannot()).unwrap();
-    assert!(is_tracked && why.contains("xt_socket"), "{why}");
-    let mistakes = decided("off", cannot()).unwrap_err();
-    assert!(
-        mistakes[0].starts_with("--inbound-tproxy-conntrack: off is not possible here: no module xt_socket"),
-        "{mistakes:?}"
-    );
-    for kind in ["on", "off", "auto"] {
-        let lacking = TproxyFacts {
-            lacks: Some("no module xt_TPROXY".to_owned()),
-            ..TproxyFacts::default()
-        };
-        let mistakes = decided(kind, lacking).unwrap_err();
-        assert!(mistakes[0].contains("no module xt_TPROXY"), "{mistakes:?}");
-    }
-}
-
-#[test]
-fn syn_cookies_are_told_where_they_are_on() {
-    for (kind, syn_cookies) in [("on", true), ("off", true), ("on", false), ("off", false)] {
-        let facts = Facts {
-            tproxy: TproxyFacts {
-                syn_cookies,
-                ..TproxyFacts::default()
-            },
-            ..Facts::fresh(&Family::ALL)
-        };
-        let plan = plan(&flags(kind).intent().unwrap(), &facts).unwrap();
-        let told = plan
-            .notes
-            .iter()
-            .any(|note| note.contains("net.ipv4.tcp_syncookies"));
-        assert_eq!(told, syn_cookies, "{kind}: {:?}", plan.notes);
-    }
-}
-
-#[test]
-fn the_rules_remember_which_switches_are_ours() {
-    for ours in [
-        vec![],
-        vec![Switch::Accept],
-        vec![Switch::Reflect(Family::V6)],
-        Switch::ALL.to_vec(),
-    ] {
-        let facts = Facts {
-            tproxy: TproxyFacts {
-                untracked: Ok(ours.clone()),
-                ..TproxyFacts::default()
-            },
-            ..Facts::fresh(&Family::ALL)
-        };
-        let plan = plan(&flags("off").intent().unwrap(), &facts).unwrap();
-        for rulesets in both(&plan) {
-            let mut found: Vec<_> = rulesets.iter().flat_map(remembered).collect();
-            found.sort_unstable();
-            found.dedup();
-            assert_eq!(found, ours);
-        }
-        let text = nft::transaction(&[], &nft::render(&plan), true);
-        assert_eq!(nft::parse(&text), nft::render(&plan), "{text}");
     }
 }
