@@ -13,6 +13,7 @@ mod version;
 mod documents;
 
 use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
@@ -89,8 +90,7 @@ fn words(all: impl Iterator<Item = OsString>) -> Vec<OsString> {
 
 /// Help, the version, or what is wrong with the arguments.
 fn mistaken(error: &clap::Error) -> ExitCode {
-    // Nobody is left to hear of a failure to print.
-    let _ = error.print();
+    print(error);
     // Nothing is wrong where help is what was missing.
     if error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         errors::say(&format!("[{}]", model::ErrorName::Usage));
@@ -103,6 +103,21 @@ fn mistaken(error: &clap::Error) -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(_) => ExitCode::from(FAILED),
     }
+}
+
+fn print(error: &clap::Error) {
+    if error.kind() != ErrorKind::ValueValidation {
+        // Nobody is left to hear of a failure to print.
+        let _ = error.print();
+        return;
+    }
+    // As the standard library says it of a number.
+    let text = match std::io::stderr().is_terminal() {
+        true => error.render().ansi().to_string(),
+        false => error.render().to_string(),
+    };
+    let text = text.replace("invalid digit found in string", "a whole number is wanted");
+    errors::say(text.trim_end());
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {

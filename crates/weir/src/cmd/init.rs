@@ -152,7 +152,10 @@ fn assumed_facts(intent: &Intent) -> Result<Facts> {
 }
 
 fn install(args: &Args, intent: &Intent) -> Result<()> {
+    let backend = args.action.backend()?;
     if intent.captures_nothing() {
+        // What is wrong with the rest is wrong all the same.
+        rules::plan(intent, &assumed_facts(intent)?).map_err(|mistakes| all(&mistakes))?;
         let is_held = may_write().is_ok() && !Session::open(None)?.own().rules.is_empty();
         return say(match is_held {
             true => report::NOTHING_ASKED_FOR,
@@ -160,7 +163,7 @@ fn install(args: &Args, intent: &Intent) -> Result<()> {
         });
     }
     may_write()?;
-    let session = Session::open(args.action.backend()?)?;
+    let session = Session::open(backend)?;
     let plan = planned(intent, &session)?;
     notes(&plan);
     let waiting = match args.action.host {
