@@ -14,15 +14,17 @@ mod judge;
 mod proxy;
 mod report;
 mod roundtrip;
+mod seats;
 mod send;
 mod wanted;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use netsys::links;
 use netsys::probe::{Addresses, Tap, Wire, can_be};
-use netsys::rules::{Session, look};
-use rules::{Family, Installed, Mentions};
+use netsys::rules::{Seen, Session, look};
+use rules::{Family, Installed, Intent, Mentions};
 use runtime::random::Random;
 
 pub use self::report::{Finding, Outcome, Report};
@@ -33,6 +35,7 @@ use crate::verify::choice::{Probe, choose};
 use crate::verify::journeys::Scene;
 use crate::verify::judge::Ears;
 use crate::verify::proxy::Proxies;
+use crate::verify::seats::Seat;
 use crate::verify::wanted::Wanted;
 
 /// Sends the probes and says what became of them.
@@ -47,14 +50,22 @@ pub fn verify(question: &Question) -> Result<Report, Error> {
     let wanted = Wanted::find(question, &session)?;
     let own = links::addresses()?;
     let local = candidates::local(&wanted.intent, &own);
-    let wire = Wire::lay(wanted.addresses(), &wanted.families, &local)?;
+    let before = look()?;
+    let beyond = beyond(&wanted, &before.installed);
+    let mut wire = Wire::lay(wanted.addresses(), &wanted.families, &local)?;
+    let (seats, mut lacking) = seats::find(&wanted.intent);
+    lacking.extend(lead_by_devices(&mut wire, &wanted.intent, &beyond));
     let run = Run {
         question,
         wanted: &wanted,
         session: &session,
         tap: Tap::open(wire.addresses)?,
+        before,
+        beyond,
         own,
         local,
+        seats,
+        lacking,
         wire,
     };
     run.all()
@@ -67,9 +78,17 @@ struct Run<'a> {
     session: &'a Session,
     wire: Wire,
     tap: Tap,
+    /// Everybody's rules before the first probe.
+    before: Seen,
+    /// What these speak of and the flags do not.
+    beyond: Mentions,
     own: Vec<IpAddr>,
     /// Addresses that are the namespace's own to packets of the wire.
     local: Vec<IpAddr>,
+    /// Cgroups to send from.
+    seats: Vec<Seat>,
+    /// What nothing can be sent by or from, with the reason.
+    lacking: Vec<String>,
 }
 
 /// What is sent for one family.
@@ -81,12 +100,11 @@ struct Batch {
 
 impl Run<'_> {
     fn all(&self) -> Result<Report, Error> {
-        let before = look()?;
+        let before = &self.before;
         let mut random = Random::from_system();
-        let proxies = Proxies::find(self.wanted)?;
-        let beyond = self.beyond(&before.installed);
+        let proxies = Proxies::find(self.wanted, &self.seats)?;
         let by_rule = by_rule(&before.installed);
-        let batches = self.batches(&beyond, &by_rule, &proxies, &mut random);
+        let batches = self.batches(&by_rule, &proxies, &mut random);
         let sent: Vec<Probe> = batches.iter().flat_map(|batch| batch.probes.clone()).collect();
         let observed = send::send(
             &self.wire,
@@ -115,7 +133,7 @@ impl Run<'_> {
             proxies: &proxies,
             patience: self.question.patience,
         };
-        let (journeys, notes) = journeys::all(&scene, &shown, &beyond, &mut random)?;
+        let (journeys, notes) = journeys::all(&scene, &shown, &self.beyond, &mut random)?;
         findings.extend(journeys);
         findings.extend(proxies.findings(self.question.before_proxy));
         let is_broken = findings.iter().any(|finding| finding.verdict == Outcome::Broken);
@@ -126,7 +144,7 @@ impl Run<'_> {
             findings.extend(rules.map(|rule| untold(batch.family, rule)));
         }
         findings.extend(before.hidden.iter().map(|hidden| cause::unread(hidden)));
-        findings.extend(beyond.devices.iter().map(|name| cause::of_device(name)));
+        findings.extend(self.lacking.iter().map(|what| cause::lacking(what)));
         Ok(Report::new(
             self.wanted.asked.clone(),
             self.wanted.asked_by.clone(),
@@ -135,28 +153,8 @@ impl Run<'_> {
         ))
     }
 
-    /// What is spoken of by rules that are there and not by those that should be.
-    fn beyond(&self, installed: &Installed) -> Mentions {
-        let expected: String = self.wanted.rules.iter().map(ToString::to_string).collect();
-        let notes = installed
-            .tables
-            .iter()
-            .flat_map(|table| table.notes.iter().flatten());
-        let texts: Vec<_> = notes.map(|note| note.text.as_str()).collect();
-        let mut beyond = Mentions::of(&texts.join("\n")).beyond(&Mentions::of(&expected));
-        // These are what every packet here is like.
-        beyond.devices.retain(|name| name != "lo" && name != Wire::DEVICE);
-        beyond
-    }
-
-    fn batches(
-        &self,
-        beyond: &Mentions,
-        by_rule: &[Mentions],
-        proxies: &Proxies,
-        random: &mut Random,
-    ) -> Vec<Batch> {
-        let mut ports = proxies.free_ports(random, beyond, &self.wanted.intent);
+    fn batches(&self, by_rule: &[Mentions], proxies: &Proxies, random: &mut Random) -> Vec<Batch> {
+        let mut ports = proxies.free_ports(random, &self.beyond, &self.wanted.intent);
         let families = self.wanted.families.iter();
         families
             .filter_map(|&family| {
@@ -166,8 +164,10 @@ impl Run<'_> {
                     addresses: self.wire.addresses,
                     own: &self.own,
                     local: &self.local,
-                    beyond,
+                    beyond: &self.beyond,
                     by_rule,
+                    devices: self.wire.devices(),
+                    seats: &self.seats,
                     dns_answers: proxies.dns_answers,
                     free: [ports.next()?, ports.next()?],
                     can_be,
@@ -190,6 +190,51 @@ impl Run<'_> {
     }
 }
 
+/// What is spoken of by rules that are there and not by those that should be.
+fn beyond(wanted: &Wanted, installed: &Installed) -> Mentions {
+    let expected: String = wanted.rules.iter().map(ToString::to_string).collect();
+    let notes = installed
+        .tables
+        .iter()
+        .flat_map(|table| table.notes.iter().flatten());
+    let texts: Vec<_> = notes.map(|note| note.text.as_str()).collect();
+    let mut beyond = Mentions::of(&texts.join("\n")).beyond(&Mentions::of(&expected));
+    // These are what every packet here is like.
+    beyond.devices.retain(|name| name != "lo" && name != Wire::DEVICE);
+    beyond
+}
+
+/// Has probes come and leave by the devices that rules speak of. Answers those that none can, with the reason. Those
+/// that the flags name and that are not there yet are made; what a rule of others is about may never be there.
+fn lead_by_devices(wire: &mut Wire, intent: &Intent, beyond: &Mentions) -> Vec<String> {
+    let named = intent
+        .devices
+        .excluded
+        .iter()
+        .chain(&intent.devices.virtual_machines);
+    let named: BTreeSet<_> = named.filter(|name| *name != "lo").collect();
+    let foreign = beyond.devices.iter().filter(|name| !named.contains(name));
+    let foreign = foreign.map(|name| (name, false));
+    let all = named.iter().map(|name| (*name, true)).chain(foreign);
+    let mut lacking = vec![];
+    for (name, is_asked_for) in all {
+        let whose = match is_asked_for {
+            true => "rules",
+            false => "rules that Weir has not made",
+        };
+        match wire.lead_by(name, is_asked_for) {
+            Ok(device) => {
+                let what = |lack| format!("{whose} speak of the device {name}, and nothing shows {lack}");
+                lacking.extend(device.lacks.iter().map(what));
+            }
+            Err(why) => lacking.push(format!(
+                "{whose} speak of the device {name}, and no probe comes or leaves by it: {why}"
+            )),
+        }
+    }
+    lacking
+}
+
 /// What each rule speaks of that Weir has not made and that asks for more than one thing.
 fn by_rule(installed: &Installed) -> Vec<Mentions> {
     let notes = installed
@@ -198,7 +243,8 @@ fn by_rule(installed: &Installed) -> Vec<Mentions> {
         .flat_map(|table| table.notes.iter().flatten());
     let foreign = notes.filter(|note| !note.text.contains(rules::ruleset::PURPOSE));
     let mentions = foreign.map(|note| Mentions::of(&note.text));
-    mentions.filter(|mentions| mentions.kinds() > 1).collect()
+    let asks = |mentions: &Mentions| mentions.kinds() > 1 || !mentions.devices.is_empty();
+    mentions.filter(asks).collect()
 }
 
 /// Whether it decides about look-ups alone, which the finding about the DNS proxy speaks for.

@@ -58,6 +58,12 @@ impl Class {
         format!("echo $$ >'{}'", self.folder.join("tasks").display())
     }
 
+    /// The process whose mounts show the tree.
+    #[must_use]
+    pub fn keeper(&self) -> u32 {
+        self.keeper.id()
+    }
+
     /// Puts the calling thread there, until it ends.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rules::Intent;
-use rules::cgroup::{CgroupPath, Facts};
+use rules::cgroup::{CgroupPath, ClassId, Facts};
 use rules::intent::{Proxy, Signs};
 use rustix::fs::{Mode, OFlags};
 use rustix::mount::{
@@ -67,6 +67,57 @@ fn id(root: &io::Result<Option<PathBuf>>, path: &CgroupPath) -> Result<u64, Stri
         )),
         Err(error) => Err(format!("cannot look at {}: {error}", folder.display())),
     }
+}
+
+/// The folder of a cgroup of version 2.
+///
+/// # Errors
+/// In words, why there is none.
+pub fn folder(path: &CgroupPath) -> Result<PathBuf, String> {
+    let root = v2_root();
+    id(&root, path)?;
+    match root {
+        Ok(Some(root)) => Ok(root.join(path.as_str())),
+        _ => Err("cgroup v2 is not mounted here".to_owned()),
+    }
+}
+
+/// The folder of a cgroup of version 1 that gives its processes this class id.
+///
+/// # Errors
+/// In words, why there is none.
+pub fn folder_of_class(id: ClassId) -> Result<PathBuf, String> {
+    if let Some(why) = without_classes() {
+        return Err(why);
+    }
+    let mounts = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
+    let root = class_root_of(&mounts).ok_or("net_cls is mounted, and not to be seen from here")?;
+    let mut left = vec![root];
+    while let Some(folder) = left.pop() {
+        let classid = fs::read_to_string(folder.join("net_cls.classid")).unwrap_or_default();
+        if classid.trim().parse() == Ok(id.0) {
+            return Ok(folder);
+        }
+        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        let folders = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        left.extend(folders.map(|entry| entry.path()));
+    }
+    Err(format!(
+        "no cgroup has the class id {id}: start the proxy in one that has it (net_cls.classid)"
+    ))
+}
+
+/// Where a tree of version 1 with class ids is mounted.
+fn class_root_of(mounts: &str) -> Option<PathBuf> {
+    let of_line = |line: &str| {
+        let (mount, kind) = line.split_once(" - ")?;
+        let mut kind = kind.split(' ');
+        let is_v1 = kind.next() == Some("cgroup");
+        let options = kind.nth(1).filter(|_| is_v1)?;
+        options.split(',').find(|option| *option == "net_cls")?;
+        Some(PathBuf::from(unescaped(mount.split(' ').nth(4)?)))
+    };
+    mounts.lines().find_map(of_line)
 }
 
 /// Where the tree of version 2 is mounted: in the usual place, else wherever it was first; none where it is not.
@@ -185,6 +236,23 @@ mod tests {
             ("nonsense\n - cgroup2\n1 2 3 - cgroup2".to_owned(), None),
         ] {
             assert_eq!(v2_root_of(&mounts), root.map(PathBuf::from), "{mounts}");
+        }
+    }
+
+    #[test]
+    fn the_tree_with_class_ids_is_found() {
+        const CPU: &str = "25 24 0:22 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n";
+        const CLASSES: &str =
+            "26 24 0:23 / /sys/fs/cgroup/net_cls,net_prio rw shared:3 - cgroup cgroup rw,net_cls,net_prio\n";
+        const NOT_IT: &str = "27 24 0:24 / /net_cls rw - tmpfs net_cls rw,net_cls\n";
+        let root = Some(PathBuf::from("/sys/fs/cgroup/net_cls,net_prio"));
+        for (mounts, found) in [
+            (format!("{CPU}{NOT_IT}{CLASSES}"), root),
+            (CPU.to_owned(), None),
+            (NOT_IT.to_owned(), None),
+            (String::new(), None),
+        ] {
+            assert_eq!(class_root_of(&mounts), found, "{mounts}");
         }
     }
 

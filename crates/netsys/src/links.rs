@@ -10,8 +10,16 @@ use crate::netlink::{self, LIST_ADDRESSES, LIST_LINKS, NAME, address, attributes
 /// A network device.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Link {
+    /// Its index.
+    pub index: u32,
     /// Its name.
     pub name: String,
+    /// Its hardware address; empty where it has none.
+    pub hardware: Vec<u8>,
+    /// How large a packet it takes, in bytes.
+    pub mtu: u32,
+    /// Whether it is a port of another device, such as a bridge.
+    pub is_port: bool,
     /// Whether it is loopback.
     pub is_loopback: bool,
     /// Whether it is up.
@@ -73,13 +81,20 @@ pub fn name_of(index: u32) -> io::Result<String> {
 /// The body of a link's message: an `ifinfomsg`, then attributes.
 fn link(body: &[u8]) -> Option<Link> {
     const FIXED: usize = 16;
+    const HARDWARE: u16 = 1;
+    const MTU: u16 = 4;
+    const MASTER: u16 = 10;
     const INFO: u16 = 18;
     const INFO_KIND: u16 = 1;
     const PARENT_NAME: u16 = 56;
     let (fixed, rest) = body.split_at_checked(FIXED)?;
     let flags = number(&fixed[8..12])?;
     let mut link = Link {
+        index: number(&fixed[4..8])?,
         name: String::new(),
+        hardware: vec![],
+        mtu: 0,
+        is_port: false,
         is_loopback: flags & libc::IFF_LOOPBACK as u32 != 0,
         is_up: flags & libc::IFF_UP as u32 != 0,
         kind: None,
@@ -88,6 +103,9 @@ fn link(body: &[u8]) -> Option<Link> {
     for (attribute, value) in attributes(rest) {
         match attribute {
             NAME => link.name = name(value),
+            HARDWARE => link.hardware = value.to_vec(),
+            MTU => link.mtu = number(value)?,
+            MASTER => link.is_port = true,
             PARENT_NAME => link.parent = Some(name(value)),
             INFO => {
                 let kind = attributes(value).find(|(attribute, _)| *attribute == INFO_KIND);

@@ -25,7 +25,7 @@ pub struct Mentions {
     pub gids: BTreeSet<u32>,
     /// Marks.
     pub marks: BTreeSet<u32>,
-    /// Devices.
+    /// Devices; a `+` at the end stands for any ending.
     pub devices: BTreeSet<String>,
 }
 
@@ -110,7 +110,12 @@ impl Mentions {
                 let name = word.trim_matches('"');
                 let is_quoted = name.len() < word.len();
                 if is_quoted || matches!(about, About::Device) {
-                    self.devices.insert(name.to_owned());
+                    // nftables has a star for any ending.
+                    let name = match name.strip_suffix('*') {
+                        Some(start) => format!("{start}+"),
+                        None => name.to_owned(),
+                    };
+                    self.devices.insert(name);
                 }
                 return is_quoted.then_some(About::Devices);
             }
@@ -185,6 +190,10 @@ mod tests {
         assert_eq!(one.ports, other.ports);
         assert_eq!(one.uids, other.uids);
         assert_eq!(one.devices, other.devices);
+        assert_eq!(
+            Mentions::of("-i tap+").devices,
+            Mentions::of("iifname \"tap*\"").devices
+        );
         let beyond = other.beyond(&one);
         assert_eq!(
             beyond.destinations,

@@ -15,18 +15,19 @@ pub struct Witnesses {
     pub without: Vec<At>,
 }
 
-/// Chooses from the packets, the first ones first, until each rule has a witness or no packet is left.
+/// Chooses from the packets, each with its sender's cgroups, the first ones first, until each rule has a witness or
+/// no packet is left.
 #[must_use]
-pub fn witnesses(ruleset: &Ruleset, packets: &[Packet]) -> Witnesses {
+pub fn witnesses(ruleset: &Ruleset, packets: &[(&Packet, &Membership)]) -> Witnesses {
     let mut left = all(ruleset);
     let mut chosen = vec![];
-    for (index, packet) in packets.iter().enumerate() {
+    for (index, sent) in packets.iter().enumerate() {
         if left.is_empty() {
             break;
         }
-        let verdict = evaluate(ruleset, packet);
+        let verdict = evaluate(ruleset, *sent);
         let before = left.len();
-        left.retain(|at| !tells_of(ruleset, packet, &verdict, *at));
+        left.retain(|at| !tells_of(ruleset, *sent, &verdict, *at));
         if left.len() < before {
             chosen.push(index);
         }
@@ -37,15 +38,14 @@ pub fn witnesses(ruleset: &Ruleset, packets: &[Packet]) -> Witnesses {
     }
 }
 
-fn tells_of(ruleset: &Ruleset, packet: &Packet, verdict: &Verdict, at: At) -> bool {
+fn tells_of(ruleset: &Ruleset, sent: (&Packet, &Membership), verdict: &Verdict, at: At) -> bool {
     // A rule that did not fit changed nothing.
     verdict.path.iter().any(|fitted| fitted.at == at)
-        && outcome(&evaluate(&without(ruleset, at), packet)) != outcome(verdict)
+        && outcome(&evaluate(&without(ruleset, at), sent)) != outcome(verdict)
 }
 
-/// The senders are in none of the cgroups that rules speak of.
-fn evaluate(ruleset: &Ruleset, packet: &Packet) -> Verdict {
-    evaluate_from(ruleset, packet, &Membership::none())
+fn evaluate(ruleset: &Ruleset, (packet, cgroups): (&Packet, &Membership)) -> Verdict {
+    evaluate_from(ruleset, packet, cgroups)
 }
 
 /// What becomes of a packet, and of those that follow it.
@@ -124,7 +124,9 @@ mod tests {
             packet(1337, "10.0.0.1", "lo"),
             packet(0, "10.0.0.1", "lo"),
         ];
-        let witnesses = witnesses(&ruleset, &packets);
+        let nobody = Membership::none();
+        let sent: Vec<_> = packets.iter().map(|packet| (packet, &nobody)).collect();
+        let witnesses = witnesses(&ruleset, &sent);
         assert_eq!(witnesses.chosen, [0, 2, 3, 4]);
         // What the proxy calls from 127.0.0.6, and a group alone.
         let rule = |at: &At| ruleset.tables[at.table].chains[at.chain].rules[at.rule].to_string();

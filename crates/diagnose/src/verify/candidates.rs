@@ -1,6 +1,7 @@
 //! The packets that a namespace could be asked about: of every kind of sender, to every kind of destination that
 //! the flags, or any rule, make a difference for. Which of them are sent is decided by [`super::choice`].
 
+mod by_device;
 mod by_rule;
 mod list;
 mod places;
@@ -13,12 +14,13 @@ use ipnet::IpNet;
 use netsys::probe::Owner;
 use rules::intent::{Dns, Selection, Tproxy};
 use rules::ruleset::IpProtocol;
-use rules::{Family, Intent, Packet, State};
+use rules::{Family, Intent, Origin, Packet, State};
 
 use self::list::List;
 pub(super) use self::list::{Candidate, Ground, Sent};
 use self::places::MOST;
 pub(super) use self::places::local;
+use super::seats::Seat;
 
 /// All of one family, the plainest first.
 pub(super) fn of_family(ground: &Ground<'_>, family: Family) -> Vec<Candidate> {
@@ -33,6 +35,7 @@ pub(super) fn of_family(ground: &Ground<'_>, family: Family) -> Vec<Candidate> {
     list.ports();
     list.sources();
     list.strays();
+    list.devices();
     list.by_rule();
     list.in_a_clients_name();
     list.all
@@ -68,21 +71,8 @@ impl List<'_> {
 
     /// Everybody, to everywhere of note.
     fn senders(&mut self) {
-        let port = self.ground.free[0];
-        let tunnel = self.ground.intent.inbound.tunnel_port;
-        for owner in self.owners() {
-            let is_beyond = self.is_beyond(owner);
-            for to in [self.far(), self.near(), self.loopback()] {
-                self.add(is_beyond, self.made(owner, SocketAddr::new(to, port)));
-            }
-            self.add(false, self.made(owner, SocketAddr::new(self.near(), tunnel)));
-            for to in [self.far(), self.near()].map(|ip| SocketAddr::new(ip, Dns::PORT)) {
-                self.add(false, self.made(owner, to));
-                self.add(false, udp(self.made(owner, to)));
-            }
-            let mut passthrough = self.made(owner, SocketAddr::new(self.near(), port));
-            passthrough.source = self.passthrough();
-            self.add(false, passthrough);
+        for (owner, seat) in self.everybody() {
+            self.sender(owner, seat, seat.is_some() || self.is_beyond(owner));
         }
         // What is marked so outside would be led inside by its mark.
         let inside = self.ground.intent.inbound.tproxy();
@@ -92,8 +82,26 @@ impl List<'_> {
                 mark,
                 ..self.application()
             };
-            self.add(false, self.made(owner, SocketAddr::new(self.near(), port)));
+            let to = SocketAddr::new(self.near(), self.ground.free[0]);
+            self.add(false, self.made(owner, to));
         }
+    }
+
+    /// One of them; whether its plain packets are sent whatever else is.
+    fn sender(&mut self, owner: Owner, seat: Option<&Seat>, always: bool) {
+        let port = self.ground.free[0];
+        for to in [self.far(), self.near(), self.loopback()] {
+            self.add_from(seat, always, self.made(owner, SocketAddr::new(to, port)));
+        }
+        let tunnel = SocketAddr::new(self.near(), self.ground.intent.inbound.tunnel_port);
+        self.add_from(seat, false, self.made(owner, tunnel));
+        for to in [self.far(), self.near()].map(|ip| SocketAddr::new(ip, Dns::PORT)) {
+            self.add_from(seat, false, self.made(owner, to));
+            self.add_from(seat, false, udp(self.made(owner, to)));
+        }
+        let mut passthrough = self.made(owner, SocketAddr::new(self.near(), port));
+        passthrough.source = self.passthrough();
+        self.add_from(seat, false, passthrough);
     }
 
     /// Networks that the flags name, and those that rules speak of beyond.
@@ -109,15 +117,15 @@ impl List<'_> {
         let beyond = &self.ground.beyond.destinations;
         nets.extend(beyond.iter().take(MOST).map(|net| (true, *net)));
         let application = self.application();
-        let owners = self.owners();
+        let senders = self.everybody();
         for (always, net) in nets {
             for ip in self.fit_of(net) {
                 let to = SocketAddr::new(ip, self.ground.free[0]);
                 self.add(always, self.made(application, to));
                 // What is marked is not led to the wire, and would leave.
                 let stays = self.stays(ip);
-                for owner in owners.iter().filter(|owner| owner.mark == 0 || stays) {
-                    self.add(false, self.made(*owner, to));
+                for (owner, seat) in senders.iter().filter(|(owner, _)| owner.mark == 0 || stays) {
+                    self.add_from(*seat, false, self.made(*owner, to));
                 }
                 for port in &outbound.exclude_ports {
                     self.add(false, self.made(application, SocketAddr::new(ip, *port)));
@@ -151,14 +159,14 @@ impl List<'_> {
         let beyond: Vec<u16> = beyond.iter().copied().take(MOST).collect();
         let named = inward.into_iter().chain(outward).map(|port| (false, port));
         let all: Vec<_> = named.chain(beyond.iter().map(|port| (true, *port))).collect();
-        let senders = self.owners();
+        let senders = self.everybody();
         for (always, port) in all {
             let to_far = SocketAddr::new(self.far(), port);
-            for &sender in &senders {
-                let always = always && sender == senders[0];
-                self.add(always, self.made(sender, to_far));
-                self.add(always, self.made(sender, SocketAddr::new(self.near(), port)));
-                self.add(always, udp(self.made(sender, to_far)));
+            for (index, &(owner, seat)) in senders.iter().enumerate() {
+                let always = always && index == 0;
+                self.add_from(seat, always, self.made(owner, to_far));
+                self.add_from(seat, always, self.made(owner, SocketAddr::new(self.near(), port)));
+                self.add_from(seat, always, udp(self.made(owner, to_far)));
             }
             let to_near = SocketAddr::new(self.near(), port);
             self.add(always, self.remote(self.far(), to_near));
@@ -227,9 +235,11 @@ impl List<'_> {
             return;
         };
         let port = self.ground.free[0];
+        let proxy = self.proxies().into_iter().next();
+        let seat = self.ground.seats.first().filter(|_| proxy.is_none());
         let owner = Owner {
             mark: tproxy.mark.value,
-            ..self.proxies().into_iter().next().unwrap_or(self.application())
+            ..proxy.unwrap_or(self.application())
         };
         let mut call = self.made(owner, SocketAddr::new(self.near(), port));
         call.source = self.far();
@@ -291,8 +301,10 @@ impl List<'_> {
         .chain(more)
         .chain(over_lo)
         {
+            let is_proxys = matches!(packet.origin, Origin::Socket { mark, .. } if mark != 0);
             self.all.push(Candidate {
                 packet,
+                seat: seat.filter(|_| is_proxys).cloned(),
                 when: Sent::OnTheWay,
             });
         }

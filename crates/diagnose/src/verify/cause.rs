@@ -3,10 +3,10 @@
 
 use std::net::SocketAddr;
 
+use netsys::probe::Wire;
 use netsys::rules::{Backend, Session};
-use rules::cgroup::Membership;
 use rules::ruleset::Ruleset;
-use rules::{Family, Fate, Installed, Origin, Packet, asked, evaluate::Step};
+use rules::{Family, Fate, Installed, Origin, asked, evaluate::Step};
 
 use super::choice::Probe;
 use super::judge::{self, Arrival};
@@ -59,7 +59,7 @@ impl<'a> Cause<'a> {
 
     /// What a probe came to.
     pub(super) fn finding(&self, probe: &Probe, arrival: &Arrival, proxies: &Proxies) -> Finding {
-        let installed = self.before.evaluate_from(&probe.packet, &Membership::none());
+        let installed = self.before.evaluate_from(&probe.packet, &probe.cgroups());
         let step = installed.decided_by();
         let counted = step.and_then(|step| self.counted(step));
         let (verdict, problem) = match judge::judge(probe, arrival) {
@@ -85,7 +85,7 @@ impl<'a> Cause<'a> {
         Finding {
             probe: probe.name().to_owned(),
             family: family.to_string(),
-            sent: sent(&probe.packet),
+            sent: sent(probe),
             arrived: arrival.text(|port| proxies.name(family, port)),
             rule: step.map(|step| self.name(step)).unwrap_or_default(),
             counted,
@@ -195,7 +195,12 @@ fn beyond<'a>(one: &'a Ruleset, other: &'a Ruleset) -> impl Iterator<Item = Stri
 }
 
 /// Who sends it to where.
-fn sent(packet: &Packet) -> String {
+fn sent(probe: &Probe) -> String {
+    let packet = &probe.packet;
+    let by = match packet.device.as_str() {
+        "lo" | Wire::DEVICE => String::new(),
+        name => format!(" by {name}"),
+    };
     let who = match packet.origin {
         Origin::Remote => format!("from {}", packet.source),
         Origin::Socket { uid, gid, mark } => {
@@ -215,11 +220,15 @@ fn sent(packet: &Packet) -> String {
             } else {
                 format!(" gid {gid}")
             };
-            format!("uid {uid}{gid}{mark}{source}")
+            let seat = match &probe.seat {
+                Some(seat) => format!(" in {}", seat.name),
+                None => String::new(),
+            };
+            format!("uid {uid}{gid}{mark}{seat}{source}")
         }
     };
     let to = SocketAddr::new(packet.destination, packet.destination_port);
-    format!("{who} to {to}")
+    format!("{who}{by} to {to}")
 }
 
 fn not_probed(why: String) -> Finding {
@@ -242,9 +251,7 @@ pub(super) fn unread(why: &str) -> Finding {
     ))
 }
 
-/// A device that somebody's rules speak of.
-pub(super) fn of_device(name: &str) -> Finding {
-    not_probed(format!(
-        "rules that Weir has not made speak of the device {name}, and no probe comes or leaves by it"
-    ))
+/// What nothing could be sent by or from, with the reason.
+pub(super) fn lacking(what: &str) -> Finding {
+    not_probed(what.to_owned())
 }

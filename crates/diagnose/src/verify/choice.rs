@@ -10,11 +10,14 @@ use rules::witness::witnesses;
 use rules::{Fate, Origin, Packet, Ruleset, State, Verdict};
 
 use super::candidates::{Candidate, Sent};
+use super::seats::Seat;
 
 /// A packet, and what should become of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Probe {
     pub(super) packet: Packet,
+    /// The cgroup that sends it, if it matters.
+    pub(super) seat: Option<Seat>,
     pub(super) expected: Verdict,
     /// Whether nobody can answer where it is going, which is an address to the wire alone.
     pub(super) is_unanswered: bool,
@@ -29,18 +32,30 @@ pub(super) struct Choice {
 
 /// `wanted` is what there should be, a rule for each member of a list.
 pub(super) fn choose(wanted: &Ruleset, candidates: &[Candidate], local: &[IpAddr]) -> Choice {
-    let packets: Vec<_> = candidates.iter().map(|one| one.packet.clone()).collect();
-    let told = witnesses(wanted, &packets);
+    let nobody = Membership::none();
+    let cgroups = |one: &'_ Candidate| {
+        one.seat
+            .as_ref()
+            .map_or(nobody.clone(), |seat| seat.cgroups.clone())
+    };
+    let all: Vec<_> = candidates.iter().map(cgroups).collect();
+    let packets = candidates.iter().map(|one| &one.packet);
+    let sent: Vec<_> = packets.zip(&all).collect();
+    let told = witnesses(wanted, &sent);
     let is_sent = |index: &usize| match candidates[*index].when {
         Sent::Always => true,
         Sent::AsWitness => told.chosen.contains(index),
         Sent::OnTheWay => false,
     };
-    let sent = (0..candidates.len()).filter(is_sent);
-    let probes = sent.map(|index| Probe {
-        expected: evaluate_from(wanted, &packets[index], &Membership::none()),
-        packet: packets[index].clone(),
-        is_unanswered: local.contains(&packets[index].destination),
+    let chosen = (0..candidates.len()).filter(is_sent);
+    let probes = chosen.map(|index| {
+        let Candidate { packet, seat, .. } = &candidates[index];
+        Probe {
+            expected: evaluate_from(wanted, packet, &all[index]),
+            is_unanswered: local.contains(&packet.destination),
+            packet: packet.clone(),
+            seat: seat.clone(),
+        }
     });
     let untold = told.without.iter().map(|at| {
         let table = &wanted.tables[at.table];
@@ -54,6 +69,12 @@ pub(super) fn choose(wanted: &Ruleset, candidates: &[Candidate], local: &[IpAddr
 }
 
 impl Probe {
+    /// The cgroups of who sends it.
+    pub(super) fn cgroups(&self) -> Membership {
+        let seat = self.seat.as_ref();
+        seat.map_or_else(Membership::none, |seat| seat.cgroups.clone())
+    }
+
     /// What it is about, in two or three words.
     pub(super) fn name(&self) -> &'static str {
         let Packet {

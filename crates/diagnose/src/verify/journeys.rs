@@ -154,6 +154,7 @@ fn outward_by(
     shown.iter().find_map(|(probe, finding)| {
         let is_it = finding.verdict == Outcome::Proven
             && probe.name() == "TCP out"
+            && probe.packet.device == Wire::DEVICE
             && probe.packet.destination == far;
         match probe.packet.origin {
             Origin::Socket { uid, gid, mark } if is_it => {
@@ -171,6 +172,7 @@ fn inward_to(scene: &Scene<'_>, shown: &[(&Probe, &Finding)], family: Family, fr
     let of_family = |probe: &&(&Probe, &Finding)| {
         Family::of(probe.0.packet.destination) == family
             && probe.0.packet.origin == Origin::Remote
+            && probe.0.packet.device == Wire::DEVICE
             && probe.0.packet.source == far
             && matches!(probe.0.expected.fate, Fate::Redirect { .. } | Fate::Tproxy { .. })
     };

@@ -16,6 +16,7 @@ use runtime::random::Random;
 
 use super::report::{Finding, Outcome};
 use super::roundtrip::StandIn;
+use super::seats::Seat;
 use super::wanted::Wanted;
 
 /// Everybody who listens, and the stand-ins.
@@ -48,7 +49,7 @@ enum Found {
 }
 
 impl Proxies {
-    pub(super) fn find(wanted: &Wanted) -> io::Result<Self> {
+    pub(super) fn find(wanted: &Wanted, seats: &[Seat]) -> io::Result<Self> {
         let intent = &wanted.intent;
         let dns = intent.captured_dns().map(|dns| dns.to_port);
         let udp = listeners(IpProtocol::Udp)?;
@@ -64,21 +65,23 @@ impl Proxies {
         };
         for &family in &wanted.families {
             if !intent.outbound.is_none() {
-                proxies.add(intent, Direction::Outbound, family);
+                proxies.add(intent, seats, Direction::Outbound, family);
             }
             if !intent.inbound.ports.is_none() {
-                proxies.add(intent, Direction::Inbound, family);
+                proxies.add(intent, seats, Direction::Inbound, family);
             }
         }
         Ok(proxies)
     }
 
-    fn add(&mut self, intent: &Intent, direction: Direction, family: Family) {
+    fn add(&mut self, intent: &Intent, seats: &[Seat], direction: Direction, family: Family) {
         let (port, tproxy) = match direction {
             Direction::Outbound => (intent.outbound.to_port, None),
             Direction::Inbound => (intent.inbound.to_port, intent.inbound.tproxy()),
         };
-        let at = SocketAddr::new(taken_by(direction, family), port);
+        // What comes in by a device is led to an address of that.
+        let is_any = direction == Direction::Inbound || !intent.devices.virtual_machines.is_empty();
+        let at = SocketAddr::new(taken_at(is_any, family), port);
         let is = if self.listens(at) {
             Found::Running
         } else {
@@ -90,7 +93,11 @@ impl Proxies {
                 Err(error) => Found::Nobody(error),
                 Ok(listener) => Found::StandIn(StandIn {
                     listener,
-                    owner: self.owner(intent),
+                    owner: self
+                        .owner(intent)
+                        .or_else(|| seats.first().map(|_| netsys::probe::myself())),
+                    seat: seats.first().cloned(),
+                    is_inward: direction == Direction::Inbound,
                     tproxy: tproxy.map(|tproxy| tproxy.mark.value),
                 }),
             }
@@ -271,12 +278,12 @@ impl Proxies {
     }
 }
 
-/// Where what is captured in a direction comes to: from outside, to whatever address the device has.
-fn taken_by(direction: Direction, family: Family) -> IpAddr {
-    match (direction, family) {
-        (Direction::Outbound, Family::V4) => Ipv4Addr::LOCALHOST.into(),
-        (Direction::Outbound, Family::V6) => Ipv6Addr::LOCALHOST.into(),
-        (Direction::Inbound, Family::V4) => Ipv4Addr::UNSPECIFIED.into(),
-        (Direction::Inbound, Family::V6) => Ipv6Addr::UNSPECIFIED.into(),
+/// Where what is captured comes to: any address of the namespace's, or loopback.
+fn taken_at(is_any: bool, family: Family) -> IpAddr {
+    match (is_any, family) {
+        (true, Family::V4) => Ipv4Addr::UNSPECIFIED.into(),
+        (true, Family::V6) => Ipv6Addr::UNSPECIFIED.into(),
+        (false, Family::V4) => Ipv4Addr::LOCALHOST.into(),
+        (false, Family::V6) => Ipv6Addr::LOCALHOST.into(),
     }
 }

@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use netsys::probe::{Owner, as_owner};
+use netsys::probe::{Owner, socket_of};
 use netsys::sock;
-use socket2::{Domain, Socket, Type};
+use socket2::{Domain, Type};
 
 use self::peer::Called;
 pub(super) use self::peer::Peer;
@@ -117,18 +117,10 @@ fn call(to: SocketAddr, from: Owner, patience: Duration) -> Call {
         trip: Some(Trip::Refused(error.to_string())),
         local: None,
     };
-    let socket = as_owner(from, || {
-        Socket::new(Domain::for_address(to), Type::STREAM.cloexec(), None)
-    });
-    let socket = match socket.and_then(|socket| socket) {
+    let socket = match socket_of(from, Domain::for_address(to), Type::STREAM, None) {
         Ok(socket) => socket,
         Err(error) => return refused(error),
     };
-    if from.mark != 0
-        && let Err(error) = socket.set_mark(from.mark)
-    {
-        return refused(error);
-    }
     if let Err(error) = socket.connect_timeout(&to.into(), patience) {
         return refused(error);
     }

@@ -8,10 +8,13 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use netsys::probe::{Flags, Owner, Passed, Payload, RawSocket, Seen, Segment, Tap, Wire};
+use netsys::netlink::LinkIndex;
+use netsys::probe::{
+    Device, Flags, Owner, Passed, Payload, RawSocket, Seen, Segment, TOO_LONG, Tap, Wire, in_cgroup,
+};
 use netsys::socket_table;
 use rules::ruleset::IpProtocol;
-use rules::{Fate, Origin, Packet, State};
+use rules::{Family, Fate, Origin, Packet, State};
 
 use super::choice::Probe;
 
@@ -124,19 +127,46 @@ impl Round<'_> {
                 continue;
             }
             let segment = segment(&probe.packet, self.number(index));
-            self.observed[index].unsent = self.put(&probe.packet, &segment).err().as_ref().map(why);
+            let sent = self.put(probe, &segment);
+            let observed = &mut self.observed[index];
+            match sent {
+                Ok(has_left) => {
+                    observed.left |= has_left;
+                    observed.unsent = None;
+                }
+                Err(error) => observed.unsent = Some(why(&error)),
+            }
         }
     }
 
-    fn put(&mut self, packet: &Packet, segment: &Segment) -> io::Result<()> {
+    /// Answers whether it is known to have left by a device, after all rules.
+    fn put(&mut self, probe: &Probe, segment: &Segment) -> io::Result<bool> {
+        let packet = &probe.packet;
+        let mut devices = self.wire.devices().iter();
+        let device = devices.find(|device| device.name == packet.device);
         let Some(owner) = owner(packet) else {
-            return self.wire.put(segment);
+            match device {
+                Some(device) => self.wire.put_by(device, segment)?,
+                None => self.wire.put(segment)?,
+            }
+            return Ok(false);
         };
+        if let Some(seat) = &probe.seat {
+            let send = || RawSocket::open(owner, packet.source)?.send(segment);
+            return in_cgroup(&seat.folder, send).map(|()| false);
+        }
         let socket = match self.sockets.entry((owner, packet.source)) {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(place) => place.insert(RawSocket::open(owner, packet.source)?),
         };
-        socket.send(segment)
+        if device.is_none() {
+            return socket.send(segment).map(|()| false);
+        }
+        let bytes = Device::packet_bytes(Family::of(packet.destination));
+        match socket.send(&segment.clone().grown_to(bytes)) {
+            Err(error) if error.raw_os_error() == Some(TOO_LONG) => Ok(true),
+            sent => sent.map(|()| false),
+        }
     }
 
     fn number(&self, index: usize) -> u32 {
@@ -195,7 +225,7 @@ impl Round<'_> {
 
     fn note_sight(&mut self, index: usize, seen: &Seen) {
         let observed = &mut self.observed[index];
-        if seen.device != self.wire.device {
+        if seen.device == LinkIndex::LOOPBACK.0 {
             observed.on_loopback.get_or_insert(seen.segment.destination);
         } else if seen.passed == Passed::Out {
             observed.left = true;

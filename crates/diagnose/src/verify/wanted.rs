@@ -115,7 +115,11 @@ impl Wanted {
         let excluded = &self.intent.outbound.exclude_cidrs;
         let is_plain = |addresses: &Addresses| {
             Family::ALL.iter().all(|family| {
-                let ends = [addresses.near(*family), addresses.far(*family)];
+                let ends = [
+                    addresses.near(*family),
+                    addresses.far(*family),
+                    addresses.elsewhere(*family),
+                ];
                 let sources = &self.intent.inbound.exclude_sources;
                 let mut nets = excluded.iter().chain(sources);
                 !nets.any(|net| ends.iter().any(|ip| net.contains(ip)))

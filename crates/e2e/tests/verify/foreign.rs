@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use super::{BACKENDS, World, init, side_by_side, verify};
 
 /// Each makes some packet fare otherwise than was asked.
-const IPTABLES: [&str; 17] = [
+const IPTABLES: [&str; 20] = [
     "-t nat -I PREROUTING -p tcp -j ACCEPT",
     "-t nat -I PREROUTING -p tcp --dport 8080 -j ACCEPT",
     "-t nat -I PREROUTING -s 198.51.100.0/24 -j RETURN",
@@ -25,6 +25,9 @@ const IPTABLES: [&str; 17] = [
     "-t filter -I OUTPUT -p tcp --dport 5432 -j DROP",
     "-t filter -I OUTPUT -m owner --gid-owner 1337 -j DROP",
     "-t raw -I PREROUTING -p tcp -j DROP",
+    "-t nat -I OUTPUT -o eth0 -p tcp -j ACCEPT",
+    "-t nat -I PREROUTING -i eth0 -p tcp --dport 8080 -j ACCEPT",
+    "-t filter -I INPUT -i eth0 -p tcp -j DROP",
 ];
 
 const NFT: [&str; 6] = [

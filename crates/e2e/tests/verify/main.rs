@@ -1,5 +1,8 @@
 //! `weir verify` against the real kernel: right set-ups are proven each time, wrong ones are caught, and nothing stays.
 
+mod cgroups;
+mod devices;
+mod elsewhere;
 mod foreign;
 mod nothing_stays;
 mod proxies;

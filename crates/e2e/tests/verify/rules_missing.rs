@@ -9,9 +9,10 @@ use e2e::Pod;
 use super::{Verified, World, init, side_by_side, verify};
 
 /// Between them these ask for nearly every kind of rule, in both modes.
-const SETTINGS: [&str; 2] = [
+const SETTINGS: [&str; 3] = [
     "--sidecar -x 192.0.2.0/24,2001:db8::/32 -o 22 --inbound-exclude-sources 198.51.100.7,2001:db8:5::7 -u 1337,1338 -g 1337",
     "-i 10.96.0.0/12,fd00:96::/32 -q 443 -b * -d 22 -m TPROXY -t 7 -r 77 --drop-invalid",
+    "-i 10.96.0.0/12,fd00:96::/32 -b 8080 -c eth0,tun7 -k tap+",
 ];
 
 /// Rules that are taken out together, of which no probe meets two: one of each family.

@@ -84,6 +84,15 @@ impl Segment {
         packet
     }
 
+    /// The same, with zeros after its bytes until its packet is as long.
+    #[must_use]
+    pub fn grown_to(mut self, packet_bytes: usize) -> Self {
+        let missing = packet_bytes.saturating_sub(self.packet().len());
+        let (Payload::Tcp { data, .. } | Payload::Udp(data)) = &mut self.payload;
+        data.resize(data.len() + missing, 0);
+        self
+    }
+
     /// The segment or datagram with a checksum of zero.
     fn inner(&self) -> (u8, Vec<u8>) {
         const WORDS_OF_HEADER: u8 = (TCP_HEADER / 4) as u8;

@@ -9,7 +9,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use socket2::{Domain, SockFilter, Socket, Type};
 
-use super::{Addresses, Segment};
+use super::addresses::Addresses;
+use super::segment::Segment;
 use crate::sys;
 
 /// A packet socket on every device.

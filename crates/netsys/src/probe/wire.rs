@@ -5,7 +5,7 @@
 //! `CAP_SYS_ADMIN`); else [`remove_leftovers`] of the next run takes it away. No setting of the namespace is changed.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -13,89 +13,24 @@ use std::time::{Duration, Instant};
 use rules::Family;
 use socket2::{Domain, Socket, Type};
 
-use super::Segment;
-use crate::links::{self, index_of};
+use super::addresses::{Addresses, Mac, OURS, mac};
+use super::device::{self, Device, Ends};
+use super::routing::{Of, PROBE_TABLE, WayOut, ask, deliver_here, local_routes, neighbour, remove_all};
+use super::segment::Segment;
+use crate::links::{self, Link, index_of};
 use crate::netlink::{
-    self, CREATE_EXCLUSIVE, CREATE_OR_REPLACE, Changes, LIST_ROUTES, LinkIndex, NAME, NEW_LINK, NEW_POLICY,
-    NEW_ROUTE, POLICY_MARK, POLICY_MASK, POLICY_PROTOCOL, REMOVE_LINK, REMOVE_POLICY, REMOVE_ROUTE,
-    REQUEST_ACK, ROUTE_LOCAL, TABLE, address, address_family, attribute, attributes, link_header, nested,
-    number, octets, text,
+    self, CREATE_EXCLUSIVE, Changes, LinkIndex, NAME, NEW_LINK, REMOVE_LINK, REQUEST_ACK, attribute,
+    link_header, nested, text,
 };
 use crate::netns::Netns;
 use crate::sys;
 
 const NEAR: &str = "weirprobe0";
 const FAR: &str = "weirprobe1";
-type Mac = [u8; 6];
-/// Locally administered, as is each of the others.
-const NEAR_MAC: Mac = [0x02, b'w', b'e', b'i', b'r', 1];
-const FAR_MAC: Mac = [0x02, b'w', b'e', b'i', b'r', 2];
+const NEAR_MAC: Mac = mac(1);
+const FAR_MAC: Mac = mac(2);
 /// Nobody's: what is sent to it is seen by the tap and by no stack.
-const NOBODY: Mac = [0x02, b'w', b'e', b'i', b'r', 0xff];
-
-/// Where packets from the near addresses are routed, and who says so. Before any routing rule but that of local
-/// addresses.
-const PROBE_TABLE: u32 = 0x7765_6972;
-const PRIORITY: u32 = 5;
-const OURS: u8 = 88;
-
-/// The two ends' addresses.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Addresses {
-    /// Of the namespace.
-    pub near_v4: Ipv4Addr,
-    /// Of nobody, reached by the wire.
-    pub far_v4: Ipv4Addr,
-    /// Of the namespace.
-    pub near_v6: Ipv6Addr,
-    /// Of nobody, reached by the wire.
-    pub far_v6: Ipv6Addr,
-}
-
-impl Addresses {
-    /// Some to choose from, none of which is used on the Internet: shared address space, benchmarking and
-    /// documentation (RFC 6890), and local IPv6 networks.
-    pub const CHOICES: [Self; 3] = [
-        Self::of([100, 64, 255], 0xfd77),
-        Self::of([198, 19, 255], 0xfdb7),
-        Self::of([203, 0, 113], 0xfc77),
-    ];
-    /// Bits that both ends have in common.
-    pub(super) const V4_BITS: u32 = 30;
-
-    const fn of([a, b, c]: [u8; 3], first: u16) -> Self {
-        Self {
-            near_v4: Ipv4Addr::new(a, b, c, 1),
-            far_v4: Ipv4Addr::new(a, b, c, 2),
-            near_v6: Ipv6Addr::new(first, 0, 0, 0xffff, 0, 0, 0, 1),
-            far_v6: Ipv6Addr::new(first, 0, 0, 0xffff, 0, 0, 0, 2),
-        }
-    }
-
-    /// The near end's.
-    #[must_use]
-    pub fn near(self, family: Family) -> IpAddr {
-        match family {
-            Family::V4 => self.near_v4.into(),
-            Family::V6 => self.near_v6.into(),
-        }
-    }
-
-    /// The far end's.
-    #[must_use]
-    pub fn far(self, family: Family) -> IpAddr {
-        match family {
-            Family::V4 => self.far_v4.into(),
-            Family::V6 => self.far_v6.into(),
-        }
-    }
-
-    /// Whether somebody in the namespace has one of them.
-    fn are_taken(self, taken: &[IpAddr]) -> bool {
-        let ours = Family::ALL.map(|family| [self.near(family), self.far(family)]);
-        ours.as_flattened().iter().any(|ip| taken.contains(ip))
-    }
-}
+const NOBODY: Mac = mac(0xff);
 
 /// The wire. Dropping it takes it away.
 #[derive(Debug)]
@@ -108,7 +43,8 @@ pub struct Wire {
     /// Puts packets in at the far end.
     far: Socket,
     /// Where the far end is, if it is elsewhere.
-    _elsewhere: Option<Netns>,
+    elsewhere: Option<Netns>,
+    devices: Vec<Device>,
 }
 
 impl Wire {
@@ -129,7 +65,11 @@ impl Wire {
             .unwrap_or(wanted);
         // Without the right to make one, the far end stays here.
         let elsewhere = Netns::create().ok();
-        make(elsewhere.as_ref())?;
+        let pair = Pair {
+            near: (NEAR, NEAR_MAC),
+            far: (FAR, FAR_MAC),
+        };
+        pair.make(elsewhere.as_ref())?;
         let laid = furnish(addresses, families, local, elsewhere.as_ref());
         match laid {
             Ok((device, far)) => Ok(Self {
@@ -137,7 +77,8 @@ impl Wire {
                 device,
                 families: families.to_vec(),
                 far,
-                _elsewhere: elsewhere,
+                elsewhere,
+                devices: vec![],
             }),
             Err(error) => {
                 remove_leftovers();
@@ -151,12 +92,74 @@ impl Wire {
     /// # Errors
     /// Where the wire is gone.
     pub fn put(&self, segment: &Segment) -> io::Result<()> {
+        self.put_from(NOBODY, segment)
+    }
+
+    /// Puts a packet in, as if it came from outside by a device of [`Wire::devices`].
+    ///
+    /// # Errors
+    /// As [`Wire::put`].
+    pub fn put_by(&self, device: &Device, segment: &Segment) -> io::Result<()> {
+        self.put_from(device.sender(), segment)
+    }
+
+    fn put_from(&self, sender: Mac, segment: &Segment) -> io::Result<()> {
         const V4: [u8; 2] = (libc::ETH_P_IP as u16).to_be_bytes();
         const V6: [u8; 2] = (libc::ETH_P_IPV6 as u16).to_be_bytes();
         let kind = if segment.destination.is_ipv4() { V4 } else { V6 };
-        let mut frame = [NEAR_MAC.as_slice(), &NOBODY, &kind].concat();
+        let mut frame = [NEAR_MAC.as_slice(), &sender, &kind].concat();
         frame.extend(segment.packet());
         self.far.send(&frame).map(drop)
+    }
+
+    /// Has probes leave and come in by a device of that name, of which a trailing `+` or `*` stands for any ending.
+    /// Where there is none, it is made and goes with the wire, if `may_make`.
+    ///
+    /// # Errors
+    /// In words, why none can.
+    pub fn lead_by(&mut self, name: &str, may_make: bool) -> Result<&Device, String> {
+        let number = self.devices.len() as u8;
+        if number == Addresses::DEVICES_MAX {
+            return Err(format!("no more than {number} devices are probed in one run"));
+        }
+        let links = links::links().map_err(|error| error.to_string())?;
+        let link = match device::choose(&links, name)? {
+            Some(link) => link.clone(),
+            None if may_make => self.make_device(name, number)?,
+            None => return Err("there is no such device here".to_owned()),
+        };
+        let ends = Ends {
+            addresses: self.addresses,
+            near: LinkIndex(self.device),
+        };
+        let device = Device::furnish((name, &link), number, &self.families, ends)?;
+        let leaving = self.families.iter().filter(|family| device.lets_leave(**family));
+        let sources: Vec<_> = leaving.map(|family| device.source(*family)).collect();
+        await_local(&sources).map_err(|error| error.to_string())?;
+        self.devices.push(device);
+        self.devices.last().ok_or_else(String::new)
+    }
+
+    fn make_device(&self, name: &str, number: u8) -> Result<Link, String> {
+        let (name, far) = (device::name_like(name), format!("{NEAR}{number}"));
+        let pair = Pair {
+            near: (&name, mac(0x10 + number)),
+            far: (far.as_str(), mac(0x20 + number)),
+        };
+        let made = pair.make(self.elsewhere.as_ref()).and_then(|()| {
+            let _far = in_namespace(self.elsewhere.as_ref(), || set_up(pair.far.0))?;
+            set_up(pair.near.0)
+        });
+        let index = made.map_err(|error| format!("none is there, and none can be made: {error}"))?;
+        let links = links::links().map_err(|error| error.to_string())?;
+        let link = links.into_iter().find(|link| link.index == index);
+        link.ok_or_else(|| "it has gone again".to_owned())
+    }
+
+    /// Those that probes come in and leave by beside the wire.
+    #[must_use]
+    pub fn devices(&self) -> &[Device] {
+        &self.devices
     }
 
     /// The families that it was laid for.
@@ -174,78 +177,59 @@ impl Drop for Wire {
 
 /// Takes away what an earlier run left in the namespace, if it left anything.
 pub fn remove_leftovers() {
+    let links = links::links().unwrap_or_default();
+    let ours = links.iter().filter(|link| link.hardware.starts_with(&OURS));
     let mut changes = Changes::new();
-    changes.message(
-        REMOVE_LINK,
-        REQUEST_ACK,
-        "take the wire away".to_owned(),
-        |bytes| {
-            link_header(bytes, 0, false);
-            attribute(bytes, NAME, &text(NEAR));
-        },
-    );
-    // Most often it is not there.
-    let _ = changes.commit();
-    let all = local_routes().unwrap_or_default();
-    for (ip, _) in all.into_iter().filter(|(_, table)| *table == PROBE_TABLE) {
-        let mut changes = Changes::new();
+    for link in ours {
         changes.message(
-            REMOVE_ROUTE,
+            REMOVE_LINK,
             REQUEST_ACK,
-            "take a local route away".to_owned(),
+            "take the wire away".to_owned(),
             |bytes| {
-                local_route(bytes, ip);
+                link_header(bytes, link.index, false);
             },
         );
-        let _ = changes.commit();
     }
-    for family in Family::ALL {
-        for addresses in Addresses::CHOICES {
-            let mut changes = Changes::new();
-            changes.message(
-                REMOVE_POLICY,
-                REQUEST_ACK,
-                "take the routing rule away".to_owned(),
-                |bytes| {
-                    routing_rule(bytes, addresses.near(family));
-                },
-            );
-            while changes.commit().is_ok() {}
-        }
-    }
+    // The other end goes with the first one, and is missed here.
+    let _ = changes.commit();
+    remove_all();
 }
 
-/// The pair, both ends down.
-fn make(elsewhere: Option<&Netns>) -> Result<(), netlink::Error> {
-    const MAC: u16 = 1;
-    const INFO: u16 = 18;
-    const NETNS_FD: u16 = 28;
-    const PEER: u16 = 1;
-    let mut changes = Changes::new();
-    changes.message(
-        NEW_LINK,
-        REQUEST_ACK | CREATE_EXCLUSIVE,
-        format!("make the veth pair {NEAR} and {FAR}"),
-        |bytes| {
+/// A veth pair, both ends down.
+struct Pair<'a> {
+    near: (&'a str, Mac),
+    far: (&'a str, Mac),
+}
+
+impl Pair<'_> {
+    fn make(&self, elsewhere: Option<&Netns>) -> Result<(), netlink::Error> {
+        const MAC: u16 = 1;
+        const INFO: u16 = 18;
+        const NETNS_FD: u16 = 28;
+        const PEER: u16 = 1;
+        let what = format!("make the veth pair {} and {}", self.near.0, self.far.0);
+        let end = |bytes: &mut Vec<u8>, (name, mac): (&str, Mac)| {
             link_header(bytes, 0, false);
-            attribute(bytes, NAME, &text(NEAR));
-            attribute(bytes, MAC, &NEAR_MAC);
+            attribute(bytes, NAME, &text(name));
+            attribute(bytes, MAC, &mac);
+        };
+        let mut changes = Changes::new();
+        changes.message(NEW_LINK, REQUEST_ACK | CREATE_EXCLUSIVE, what, |bytes| {
+            end(bytes, self.near);
             nested(bytes, INFO, |bytes| {
                 attribute(bytes, 1, b"veth");
                 nested(bytes, 2, |bytes| {
                     nested(bytes, PEER, |bytes| {
-                        link_header(bytes, 0, false);
-                        attribute(bytes, NAME, &text(FAR));
-                        attribute(bytes, MAC, &FAR_MAC);
+                        end(bytes, self.far);
                         if let Some(netns) = elsewhere {
                             attribute(bytes, NETNS_FD, &netns.as_fd().as_raw_fd().to_ne_bytes());
                         }
                     });
                 });
             });
-        },
-    );
-    changes.commit()
+        });
+        changes.commit()
+    }
 }
 
 /// So that an end says nothing of its own accord. Where it cannot be told, nothing comes of what it says.
@@ -272,32 +256,53 @@ fn furnish(
     local: &[IpAddr],
     elsewhere: Option<&Netns>,
 ) -> Result<(u32, Socket), netlink::Error> {
-    let failed = netlink::Error::Socket;
-    let far = match elsewhere {
-        Some(netns) => netns.run(far_end).map_err(failed)??,
-        None => far_end()?,
-    };
-    let near = LinkIndex(index_of(NEAR).map_err(failed)?);
-    silence(near);
+    let far = in_namespace(elsewhere, far_end)?;
+    let near = LinkIndex(set_up(NEAR)?);
     let mut changes = Changes::new();
-    changes.up(near);
     for &family in families {
         let (here, there) = (addresses.near(family), addresses.far(family));
         changes.address(near, here);
         changes.route(there.into(), near, here);
-        neighbour(&mut changes, near, there);
-        lead_out(&mut changes, near, here, there);
+        neighbour(&mut changes, near, there, NOBODY);
+        let out = WayOut {
+            family,
+            table: PROBE_TABLE,
+            link: near,
+            by: Some(there),
+            mtu: None,
+        };
+        out.add(&mut changes);
+        // So that neither what is sent from there nor what answers it, nor what is passed on, gets anywhere else.
+        for of in [Of::From(here), Of::From(there), Of::To(there)] {
+            ask(&mut changes, of, PROBE_TABLE);
+        }
         for &ip in local.iter().filter(|ip| Family::of(**ip) == family) {
-            let what = format!("add the local route of {ip}");
-            changes.message(NEW_ROUTE, REQUEST_ACK | CREATE_EXCLUSIVE, what, |bytes| {
-                local_route(bytes, ip);
-            });
+            deliver_here(&mut changes, ip);
         }
     }
     changes.commit()?;
     let here: Vec<_> = families.iter().map(|family| addresses.near(*family)).collect();
-    await_local(&here).map_err(failed)?;
+    await_local(&here).map_err(netlink::Error::Socket)?;
     Ok((near.0, far))
+}
+
+/// Runs `f` in the namespace of the far ends: here, where there is no other.
+fn in_namespace<T: Send>(
+    elsewhere: Option<&Netns>,
+    f: impl FnOnce() -> Result<T, netlink::Error> + Send,
+) -> Result<T, netlink::Error> {
+    match elsewhere {
+        Some(netns) => netns.run(f).map_err(netlink::Error::Socket)?,
+        None => f(),
+    }
+}
+
+/// Sets an end up that says nothing of its own accord. Answers its index.
+fn set_up(name: &str) -> Result<u32, netlink::Error> {
+    let index = index_of(name).map_err(netlink::Error::Socket)?;
+    silence(LinkIndex(index));
+    Changes::new().up(LinkIndex(index)).commit()?;
+    Ok(index)
 }
 
 /// Waits until the kernel takes the addresses for the namespace's own: of IPv6 it does so a moment after it has
@@ -321,94 +326,10 @@ fn await_local(addresses: &[IpAddr]) -> io::Result<()> {
 /// Up, and a socket that sends by it.
 fn far_end() -> Result<Socket, netlink::Error> {
     let failed = netlink::Error::Socket;
-    let index = index_of(FAR).map_err(failed)?;
-    silence(LinkIndex(index));
-    Changes::new().up(LinkIndex(index)).commit()?;
+    let index = set_up(FAR)?;
     let socket = Socket::new(Domain::PACKET, Type::RAW.nonblocking().cloexec(), None).map_err(failed)?;
     sys::packet::bind_to_send(socket.as_fd(), index).map_err(failed)?;
     // The device's queue is put to work a moment after the device.
     sys::set_int_option(socket.as_fd(), libc::SOL_PACKET, libc::PACKET_QDISC_BYPASS, 1).map_err(failed)?;
     Ok(socket)
-}
-
-/// The far address is known to be nobody's, and is not asked for.
-fn neighbour(changes: &mut Changes, link: LinkIndex, address: IpAddr) {
-    const NEW_NEIGHBOUR: u16 = 28;
-    const PERMANENT: u16 = 0x80;
-    const DESTINATION: u16 = 1;
-    const MAC: u16 = 2;
-    let what = format!("add the neighbour {address}");
-    changes.message(NEW_NEIGHBOUR, REQUEST_ACK | CREATE_OR_REPLACE, what, |bytes| {
-        bytes.extend([address_family(Family::of(address)), 0, 0, 0]);
-        bytes.extend(link.0.to_ne_bytes());
-        bytes.extend(PERMANENT.to_ne_bytes());
-        bytes.extend([0, 0]);
-        attribute(bytes, DESTINATION, &octets(address));
-        attribute(bytes, MAC, &NOBODY);
-    });
-}
-
-/// Whatever is sent from the near address goes out by the wire.
-fn lead_out(changes: &mut Changes, link: LinkIndex, from: IpAddr, by: IpAddr) {
-    const OUTPUT_LINK: u16 = 4;
-    const GATEWAY: u16 = 5;
-    const TABLE_UNSPECIFIED: u8 = 0;
-    const UNICAST: u8 = 1;
-    const ON_LINK: u32 = 4;
-    let what = format!("add the route of what is from {from}");
-    changes.message(NEW_ROUTE, REQUEST_ACK | CREATE_EXCLUSIVE, what, |bytes| {
-        bytes.extend([address_family(Family::of(from)), 0, 0, 0]);
-        bytes.extend([TABLE_UNSPECIFIED, OURS, 0, UNICAST]);
-        bytes.extend(ON_LINK.to_ne_bytes());
-        attribute(bytes, OUTPUT_LINK, &link.0.to_ne_bytes());
-        attribute(bytes, GATEWAY, &octets(by));
-        attribute(bytes, TABLE, &PROBE_TABLE.to_ne_bytes());
-    });
-    let what = format!("route by what is from {from}");
-    changes.message(NEW_POLICY, REQUEST_ACK | CREATE_EXCLUSIVE, what, |bytes| {
-        routing_rule(bytes, from);
-    });
-}
-
-/// An `rtmsg` and its attributes.
-fn local_route(bytes: &mut Vec<u8>, to: IpAddr) {
-    const DESTINATION: u16 = 1;
-    const OUTPUT_LINK: u16 = 4;
-    const SCOPE_HOST: u8 = 254;
-    let bits = if to.is_ipv4() { 32 } else { 128 };
-    bytes.extend([address_family(Family::of(to)), bits, 0, 0]);
-    bytes.extend([0, OURS, SCOPE_HOST, ROUTE_LOCAL]);
-    bytes.extend(0_u32.to_ne_bytes());
-    attribute(bytes, DESTINATION, &octets(to));
-    attribute(bytes, OUTPUT_LINK, &LinkIndex::LOOPBACK.0.to_ne_bytes());
-    attribute(bytes, TABLE, &PROBE_TABLE.to_ne_bytes());
-}
-
-/// Single addresses that are delivered here, and the table that says so.
-fn local_routes() -> io::Result<Vec<(IpAddr, u32)>> {
-    const FIXED: usize = 12;
-    const DESTINATION: u16 = 1;
-    let of = |body: &Vec<u8>| -> Option<(IpAddr, u32)> {
-        let (fixed, rest) = body.split_at_checked(FIXED)?;
-        let find = |wanted| attributes(rest).find_map(|(kind, value)| (kind == wanted).then_some(value));
-        let to = find(DESTINATION).filter(|_| fixed[7] == ROUTE_LOCAL)?;
-        Some((address(to)?, number(find(TABLE)?)?))
-    };
-    Ok(netlink::list(LIST_ROUTES)?.iter().filter_map(of).collect())
-}
-
-/// A `fib_rule_hdr` and its attributes. What is marked goes its own way: by its mark, if it comes to that.
-fn routing_rule(bytes: &mut Vec<u8>, from: IpAddr) {
-    const SOURCE: u16 = 2;
-    const PRIORITY_OF_RULE: u16 = 6;
-    const TO_TABLE: u8 = 1;
-    let bits = if from.is_ipv4() { 32 } else { 128 };
-    bytes.extend([address_family(Family::of(from)), 0, bits, 0, 0, 0, 0, TO_TABLE]);
-    bytes.extend(0_u32.to_ne_bytes());
-    attribute(bytes, SOURCE, &octets(from));
-    attribute(bytes, PRIORITY_OF_RULE, &PRIORITY.to_ne_bytes());
-    attribute(bytes, TABLE, &PROBE_TABLE.to_ne_bytes());
-    attribute(bytes, POLICY_MARK, &0_u32.to_ne_bytes());
-    attribute(bytes, POLICY_MASK, &u32::MAX.to_ne_bytes());
-    attribute(bytes, POLICY_PROTOCOL, &[OURS]);
 }

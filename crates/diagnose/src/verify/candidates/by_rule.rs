@@ -40,6 +40,10 @@ impl List<'_> {
                 from.push(self.far());
             }
             let owners = self.owners_of(mentions);
+            let devices = self.ground.devices.iter();
+            let by: Vec<_> = devices
+                .filter(|device| mentions.devices.contains(&device.asked))
+                .collect();
             for to in to
                 .iter()
                 .flat_map(|ip| ports.iter().map(|port| SocketAddr::new(*ip, *port)))
@@ -48,8 +52,21 @@ impl List<'_> {
                 for owner in owners.iter().filter(|owner| owner.mark == 0 || stays || is_far) {
                     self.add(true, self.made(*owner, to));
                 }
-                for from in from.iter().filter(|_| stays && !to.ip().is_loopback()) {
+                let is_called = stays && !to.ip().is_loopback();
+                // What is answered to others from an address of its own would leave.
+                let is_own = self.ground.own.contains(&to.ip()) && to.ip() != self.near();
+                let far = self.far();
+                for from in from.iter().filter(|from| is_called && (!is_own || **from == far)) {
                     self.add(true, self.remote(*from, to));
+                }
+                for device in &by {
+                    let leaves = !stays && device.lets_leave(self.family);
+                    for owner in owners.iter().filter(|owner| leaves && owner.mark == 0) {
+                        self.add(true, self.leaving(device, *owner, to));
+                    }
+                    if is_called && device.lets_come(self.family) && from.contains(&far) {
+                        self.add(true, self.coming(device, to));
+                    }
                 }
             }
         }

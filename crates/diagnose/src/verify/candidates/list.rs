@@ -3,10 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
-use netsys::probe::{Addresses, Owner, Wire};
+use netsys::probe::{Addresses, Device, Owner, Wire};
 use rules::ruleset::IpProtocol;
 use rules::{Family, Intent, Mentions, Origin, Packet, State};
 
+use super::super::seats::Seat;
 use super::places::{is_global, within};
 
 /// What the candidates are made from.
@@ -21,6 +22,10 @@ pub(in crate::verify) struct Ground<'a> {
     pub(in crate::verify) beyond: &'a Mentions,
     /// The same by the rule.
     pub(in crate::verify) by_rule: &'a [Mentions],
+    /// Devices to send by.
+    pub(in crate::verify) devices: &'a [Device],
+    /// Cgroups to send from.
+    pub(in crate::verify) seats: &'a [Seat],
     /// Whether a DNS proxy runs.
     pub(in crate::verify) dns_answers: bool,
     /// Ports that nobody listens on and no rule speaks of: to be called, and to call from.
@@ -33,6 +38,8 @@ pub(in crate::verify) struct Ground<'a> {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in crate::verify) struct Candidate {
     pub(in crate::verify) packet: Packet,
+    /// The cgroup that sends it, if it matters.
+    pub(in crate::verify) seat: Option<Seat>,
     pub(in crate::verify) when: Sent,
 }
 
@@ -56,11 +63,21 @@ pub(super) struct List<'a> {
 
 impl List<'_> {
     pub(super) fn add(&mut self, always: bool, packet: Packet) {
+        self.add_from(None, always, packet);
+    }
+
+    /// The same from a cgroup, where there is one.
+    pub(super) fn add_from(&mut self, seat: Option<&Seat>, always: bool, packet: Packet) {
         let when = if always { Sent::Always } else { Sent::AsWitness };
-        match self.all.iter_mut().find(|known| known.packet == packet) {
+        let mut all = self.all.iter_mut();
+        match all.find(|known| known.packet == packet && known.seat.as_ref() == seat) {
             Some(known) if always => known.when = when,
             Some(_) => {}
-            None => self.all.push(Candidate { packet, when }),
+            None => self.all.push(Candidate {
+                packet,
+                seat: seat.cloned(),
+                when,
+            }),
         }
     }
 

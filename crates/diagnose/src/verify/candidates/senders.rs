@@ -3,10 +3,11 @@
 use netsys::probe::Owner;
 use rules::intent::{Proxy, Selection, Signs};
 
+use super::super::seats::Seat;
 use super::list::List;
 use super::places::MOST;
 
-impl List<'_> {
+impl<'a> List<'a> {
     pub(super) fn signs(&self) -> Signs {
         match &self.ground.intent.proxy {
             Proxy::Inside(signs) => signs.clone(),
@@ -64,8 +65,16 @@ impl List<'_> {
         all
     }
 
-    /// Everybody that makes a difference.
-    pub(super) fn owners(&self) -> Vec<Owner> {
+    /// Everybody that makes a difference, with the cgroup if that does. The first one is the application.
+    pub(super) fn everybody(&self) -> Vec<(Owner, Option<&'a Seat>)> {
+        let owners = self.owners().into_iter().map(|owner| (owner, None));
+        let application = self.application();
+        let seats = self.ground.seats.iter().map(|seat| (application, Some(seat)));
+        owners.chain(seats).collect()
+    }
+
+    /// Every user, group and mark that makes a difference.
+    fn owners(&self) -> Vec<Owner> {
         let application = self.application();
         let outbound = &self.ground.intent.outbound;
         let beyond = self.ground.beyond;

@@ -5,10 +5,11 @@ use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use netsys::probe::{Owner, as_owner};
+use netsys::probe::{Owner, made_in_cgroup, socket_of};
 use netsys::sock;
 use socket2::{Domain, Socket, Type};
 
+use super::super::seats::Seat;
 use super::talk::{WORD, accept, read_until, wait_for_end};
 
 /// A side that plays the proxy where none runs.
@@ -17,6 +18,10 @@ pub(crate) struct StandIn {
     pub(crate) listener: TcpListener,
     /// How it is recognised as the proxy; where it cannot be, it calls nobody who is not of this namespace.
     pub(crate) owner: Option<Owner>,
+    /// The cgroup that it is recognised by, if by one.
+    pub(crate) seat: Option<Seat>,
+    /// Whether it takes what comes in.
+    pub(crate) is_inward: bool,
     /// By TPROXY: the mark on what it sends in a client's name.
     pub(crate) tproxy: Option<u32>,
 }
@@ -35,7 +40,7 @@ impl StandIn {
             return None;
         }
         let mut word = [0; WORD.len()];
-        if self.owner.is_some() || self.is_inward() {
+        if self.owner.is_some() || self.is_inward {
             let onward = self.dial(to, peer.ip(), patience).ok()?;
             let mut onward = TcpStream::from(onward);
             read_until(&mut stream, &mut word, done)?;
@@ -49,27 +54,24 @@ impl StandIn {
         Some(to)
     }
 
-    /// Whether it takes what comes in.
-    fn is_inward(&self) -> bool {
-        let local = self.listener.local_addr();
-        local.is_ok_and(|local| local.ip().is_unspecified())
+    fn dial(&self, to: SocketAddr, client: IpAddr, patience: Duration) -> io::Result<Socket> {
+        let dial = || self.dial_from_here(to, client, patience);
+        match &self.seat {
+            Some(seat) => made_in_cgroup(&seat.folder, dial),
+            None => dial(),
+        }
     }
 
-    fn dial(&self, to: SocketAddr, client: IpAddr, patience: Duration) -> io::Result<Socket> {
+    fn dial_from_here(&self, to: SocketAddr, client: IpAddr, patience: Duration) -> io::Result<Socket> {
         let owner = self.owner.unwrap_or(netsys::probe::myself());
-        let socket = as_owner(owner, || {
-            Socket::new(Domain::for_address(to), Type::STREAM.cloexec(), None)
-        })??;
-        if owner.mark != 0 {
-            socket.set_mark(owner.mark)?;
-        }
+        let socket = socket_of(owner, Domain::for_address(to), Type::STREAM, None)?;
         let source: Option<IpAddr> = match (self.tproxy, to) {
             (Some(mark), _) => {
                 sock::transparent(&socket)?;
                 socket.set_mark(mark)?;
                 Some(client)
             }
-            (None, _) if !self.is_inward() => None,
+            (None, _) if !self.is_inward => None,
             (None, SocketAddr::V4(_)) => Some(model::ports::PASSTHROUGH_V4.into()),
             (None, SocketAddr::V6(_)) => Some(model::ports::PASSTHROUGH_V6.into()),
         };
