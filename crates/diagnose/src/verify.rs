@@ -11,6 +11,7 @@ mod cause;
 mod choice;
 mod journeys;
 mod judge;
+mod lookups;
 mod proxy;
 mod report;
 mod roundtrip;
@@ -22,7 +23,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use netsys::links;
-use netsys::probe::{Addresses, Tap, Wire, can_be};
+use netsys::probe::{Addresses, Owner, Tap, Wire, can_be};
 use netsys::rules::{Seen, Session, look};
 use rules::{Family, Installed, Intent, Mentions};
 use runtime::random::Random;
@@ -134,14 +135,23 @@ impl Run<'_> {
             patience: self.question.patience,
         };
         let (journeys, notes) = journeys::all(&scene, &shown, &self.beyond, &mut random)?;
-        findings.extend(journeys);
+        let look_ups = match proxies.dns_answers {
+            true => lookups::all(&proxies, &shown, self.question.patience, &mut random),
+            false => vec![],
+        };
+        findings.extend(journeys.into_iter().chain(look_ups));
         findings.extend(proxies.findings(self.question.before_proxy));
         let is_broken = findings.iter().any(|finding| finding.verdict == Outcome::Broken);
         findings.extend(causes.differences(is_broken));
         for batch in &batches {
-            let is_said = |rule: &&String| proxies.lacks_dns() && is_about_dns(rule);
+            let is_answered = lookups::is_answered(&findings, batch.family);
+            let is_said = |rule: &&String| match is_answered {
+                true => lookups::decides_about_answers(rule),
+                false => proxies.lacks_dns() && is_about_dns(rule),
+            };
             let rules = batch.untold.iter().filter(|rule| !is_said(rule));
-            findings.extend(rules.map(|rule| untold(batch.family, rule)));
+            let rules: Vec<_> = rules.map(|rule| untold(batch.family, rule)).collect();
+            findings.extend(rules);
         }
         findings.extend(before.hidden.iter().map(|hidden| cause::unread(hidden)));
         findings.extend(self.lacking.iter().map(|what| cause::lacking(what)));
@@ -256,7 +266,17 @@ fn is_about_dns(rule: &str) -> bool {
 
 /// A rule that no probe told of.
 fn untold(family: Family, rule: &str) -> Finding {
-    let why = if rule.contains("--uid-owner") || rule.contains("--gid-owner") {
+    const SOMEBODY: Owner = Owner {
+        uid: 65_534,
+        gid: 65_534,
+        mark: 0,
+    };
+    let is_about_owners = rule.contains("--uid-owner") || rule.contains("--gid-owner");
+    let why = if rule.contains("weir: DNS without its proxy") {
+        "it decides only while no DNS proxy answers, and one does"
+    } else if rule.starts_with("raw WEIR_OUTPUT -p udp") {
+        "it decides only about conntrack's zone, which no probe sees"
+    } else if is_about_owners && !can_be(SOMEBODY) {
         "no packet could be sent that it decides about; for those of other users CAP_SETUID and CAP_SETGID are needed"
     } else {
         "no packet could be sent that it decides about"

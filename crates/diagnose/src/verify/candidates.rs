@@ -31,6 +31,7 @@ pub(super) fn of_family(ground: &Ground<'_>, family: Family) -> Vec<Candidate> {
     };
     list.plain();
     list.senders();
+    list.look_ups();
     list.destinations();
     list.ports();
     list.sources();
@@ -102,6 +103,25 @@ impl List<'_> {
         let mut passthrough = self.made(owner, SocketAddr::new(self.near(), port));
         passthrough.source = self.passthrough();
         self.add_from(seat, false, passthrough);
+    }
+
+    /// Look-ups of servers that the flags name.
+    fn look_ups(&mut self) {
+        let dns = self.ground.intent.captured_dns();
+        let servers = match dns.map(|dns| &dns.servers) {
+            Some(Selection::Only(servers)) => &servers[..],
+            Some(Selection::All) | None => &[],
+        };
+        let fit: Vec<_> = servers.iter().copied().filter(|ip| self.is_fit(*ip)).collect();
+        let senders = self.everybody();
+        for ip in fit.into_iter().take(MOST) {
+            let to = SocketAddr::new(ip, Dns::PORT);
+            let stays = self.stays(ip);
+            for (owner, seat) in senders.iter().filter(|(owner, _)| owner.mark == 0 || stays) {
+                self.add_from(*seat, false, udp(self.made(*owner, to)));
+                self.add_from(*seat, false, self.made(*owner, to));
+            }
+        }
     }
 
     /// Networks that the flags name, and those that rules speak of beyond.

@@ -170,8 +170,19 @@ impl Proxies {
         self.dns == Some(port)
     }
 
+    /// The DNS proxy, for people.
+    pub(super) fn dns_name(&self, port: u16) -> String {
+        match self.dns_answers {
+            true => format!("DNS proxy :{port}"),
+            false => format!("port {port}"),
+        }
+    }
+
     /// Who listens on a port, for people.
     pub(super) fn name(&self, family: Family, port: u16) -> String {
+        if self.is_dns(port) {
+            return self.dns_name(port);
+        }
         let place = self
             .places
             .iter()

@@ -60,7 +60,7 @@ fn a_namespace_that_is_not_there_or_not_to_be_entered_is_named() -> Result<()> {
     ] {
         let (code, _, said) = verify_from(&world.pod, place)?;
         ensure!(
-            code == Some(1) && said.contains(why) && said.contains("[WEIR-NAMESPACE]"),
+            code == Some(2) && said.contains(why) && said.contains("[WEIR-NAMESPACE]"),
             "{place:?}: {said}"
         );
     }

@@ -49,6 +49,7 @@ fn a_run_leaves_nothing() -> Result<()> {
         "--sidecar",
         "--sidecar -m TPROXY",
         "-i 10.96.0.0/12,fd00:96::/32 -b *",
+        "--sidecar -c eth0,tun7 -k tap+",
     ] {
         init(&world.pod, "--cleanup")?;
         init(&world.pod, flags)?;
@@ -70,6 +71,24 @@ fn with_the_rights_of_an_init_container_less_is_probed_and_said_so() -> Result<(
     assert_eq!(verified.code, 3, "{}", verified.why());
     let why = verified.why();
     assert!(why.contains("CAP_SETUID") && !why.contains("broken"), "{why}");
+    await_state(&world.pod, &before)?;
+    // Another user may not see which tables of legacy iptables there are, whatever its capabilities.
+    let nobody = [
+        "setpriv",
+        "--reuid=65532",
+        "--regid=65532",
+        "--clear-groups",
+        "--inh-caps=-all,+net_admin,+net_raw",
+        "--ambient-caps=-all,+net_admin,+net_raw",
+        "--bounding-set=-all,+net_admin,+net_raw",
+    ];
+    let verified = verify_as(&world.pod, "--before-proxy", &nobody)?;
+    assert_eq!(verified.code, 1, "{}", verified.why());
+    let said = &verified.said;
+    assert!(
+        said.contains("run as root") && said.contains("[WEIR-RULES-REFUSED]"),
+        "{said}"
+    );
     await_state(&world.pod, &before)?;
     // With these it is all.
     let more = "-all,+net_admin,+net_raw,+setuid,+setgid";
@@ -94,7 +113,7 @@ fn with_the_rights_of_an_init_container_less_is_probed_and_said_so() -> Result<(
 fn a_run_that_is_killed_leaves_nothing_to_the_next() -> Result<()> {
     let world = World::create()?;
     let pod = &world.pod;
-    init(pod, "--sidecar")?;
+    init(pod, "--sidecar -c eth0,tun7")?;
     // So that it has something to wait for.
     pod.run("sh", ["-c", "nft add table inet theirs; nft 'add chain inet theirs x { type filter hook input priority 0; tcp dport 15006 drop; }'"])?;
     let before = state(pod)?;
@@ -103,9 +122,9 @@ fn a_run_that_is_killed_leaves_nothing_to_the_next() -> Result<()> {
         let mut words = by.to_vec();
         words.extend([binary.as_str(), "verify", "--before-proxy", "--timeout", "60"]);
         let mut run = pod.start(RunAs::Root, words[0], &words[1..])?;
-        eventually("the wire", || {
+        eventually("the wire and the device that was made", || {
             let links = pod.run("ip", ["-br", "link"]).ok()?.text();
-            links.contains("weirprobe0").then_some(())
+            links.contains("tun7").then_some(())
         })?;
         run.signal(Signal::KILL)?;
         run.wait()?;

@@ -1,12 +1,12 @@
 //! The proxy itself: running, hung, gone, elsewhere.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use e2e::manifests::Manifests;
 use e2e::weir::Sidecar;
 use e2e::{RunAs, eventually};
 use rustix::process::Signal;
 
-use super::{World, init, verify};
+use super::{BACKENDS, Verified, World, init, verify};
 
 #[test]
 fn a_running_proxy_is_proven_by_connections_that_go_all_the_way() -> Result<()> {
@@ -68,5 +68,67 @@ fn a_proxy_on_another_port_is_told_of() -> Result<()> {
         "{}",
         verified.why()
     );
+    Ok(())
+}
+
+/// The four that should be there, by what they came to.
+fn look_ups(verified: &Verified) -> Result<Vec<(String, String)>> {
+    let of = |finding: &serde_json::Value, name: &str| finding[name].as_str().unwrap_or_default().to_owned();
+    let findings = verified.findings()?;
+    let ours = findings
+        .iter()
+        .filter(|finding| of(finding, "probe").starts_with("look-up"));
+    Ok(ours
+        .map(|finding| (of(finding, "verdict"), of(finding, "arrived")))
+        .collect())
+}
+
+#[test]
+fn a_running_dns_proxy_is_proven_by_answers_and_asks_nobody_for_them() -> Result<()> {
+    let world = World::create()?;
+    let pod = &world.pod;
+    let manifests = Manifests::create()?;
+    manifests.pod(pod, "app")?;
+    let folder = tempfile::tempdir()?;
+    let resolvers = folder.path().join("resolv.conf");
+    // A server that is there; nobody listens on its port.
+    std::fs::write(
+        &resolvers,
+        "nameserver 10.77.255.254\nnameserver fd00:77::ff:fe\n",
+    )?;
+    let resolvers = resolvers.to_string_lossy().into_owned();
+    let of_these = format!("--redirect-dns --resolv-conf {resolvers}");
+    let sidecar = Sidecar::proxy_as(
+        RunAs::Proxy,
+        pod,
+        &manifests,
+        &["--dns", "--resolv-conf", &resolvers],
+    )?;
+    for backend in BACKENDS {
+        for dns in ["--redirect-dns --capture-all-dns", &of_these] {
+            init(pod, &format!("--sidecar {dns} --backend {backend}"))?;
+            // It has given a sign of life to these rules.
+            eventually("look-ups to be captured and answered", || {
+                let verified = verify(pod, "").ok()?;
+                let look_ups = look_ups(&verified).ok()?;
+                let is_right = |(verdict, arrived): &(String, String)| {
+                    verdict == "proven" && arrived == "DNS proxy :15053, and back"
+                };
+                (verified.code != 1 && look_ups.len() == 4 && look_ups.iter().all(is_right)).then_some(())
+            })?;
+        }
+    }
+    let metrics = pod.run("curl", ["-sf", "http://127.0.0.1:15020/metrics"])?.text();
+    let asked = metrics
+        .lines()
+        .filter(|line| line.starts_with("weir_dns_") && line.contains("forwarded"));
+    for line in asked {
+        ensure!(line.ends_with(" 0"), "it asked a resolver: {line}");
+    }
+    sidecar.proxy.signal(Signal::STOP)?;
+    let hung = verify(pod, "--timeout 1")?;
+    assert_eq!(hung.code, 1, "{}", hung.why());
+    assert!(hung.why().contains("the DNS proxy hangs"), "{}", hung.why());
+    sidecar.proxy.signal(Signal::CONT)?;
     Ok(())
 }

@@ -33,7 +33,8 @@ use crate::errors::{self, OrNamed};
 #[derive(clap::Args)]
 #[command(after_long_help = "EXIT STATUS:\n  \
     0  proven\n  \
-    1  broken (another number with --exit-code)\n  \
+    1  broken, or not to be verified (another number with --exit-code)\n  \
+    2  the flags are wrong, or the namespace cannot be entered\n  \
     3  nothing is broken, but something could not be probed\n\n\
 EXAMPLES:\n  \
     weir verify                               this namespace, against what its rules keep\n  \
