@@ -2,9 +2,14 @@
 //! them, joined with what was seen of the namespace. Comes in: a question, what was seen, what the proxy knows.
 //! Goes out: an [`Explanation`], as text or as JSON. Caller: `weir explain`.
 
+mod captured;
+mod client;
+mod endpoints;
 mod leg;
 mod names;
 mod network;
+mod onward;
+mod probe;
 mod proxy;
 mod reason;
 mod rule;
@@ -57,6 +62,8 @@ pub struct Client {
     pub cgroups: Membership,
     /// Its address; without one, what routing gives it.
     pub source: Option<IpAddr>,
+    /// Where all this is from, for people: `process 4711 (curl)`; empty where it is assumed.
+    pub who: String,
 }
 
 /// The rules of a namespace, or of a file.
@@ -85,7 +92,7 @@ pub enum Mesh {
 }
 
 /// Everything about one connection.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Explanation {
     /// What it comes to.
     pub outcome: Outcome,
@@ -101,6 +108,9 @@ pub struct Explanation {
     pub steps: Vec<Step>,
     /// The rule that decided about the client's packet; none where none did.
     pub rule: Option<RuleStep>,
+    /// Where chance decides, each way that it may go.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub ways: Vec<Way>,
     /// Rules that would have decided otherwise, had one test held.
     pub near_misses: Vec<AskedRule>,
     /// Every rule that the client's packet was asked about.
@@ -208,6 +218,19 @@ pub struct Step {
     pub says: String,
 }
 
+/// One of several ways between which chance decides.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Way {
+    /// How many of all connections take it, from 0 to 1.
+    pub share: f64,
+    /// What it comes to.
+    pub outcome: Outcome,
+    /// That in one sentence.
+    pub headline: String,
+    /// The rule that decides then.
+    pub rule: Option<RuleStep>,
+}
+
 /// An endpoint of the cluster.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
 pub struct Candidate {
@@ -217,6 +240,9 @@ pub struct Candidate {
     pub workload: Option<String>,
     /// Why it loses; none where it may be chosen.
     pub lost: Option<String>,
+    /// What came of a connection to it, where one was tried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub answer: Option<String>,
 }
 
 /// Follows the connection as far as anything is known.
@@ -235,6 +261,7 @@ pub fn explain(question: &Question, rules: &Rules, network: &dyn Network, mesh: 
             remarks: vec![],
             steps: vec![],
             rule: None,
+            ways: vec![],
             near_misses: vec![],
             asked: vec![],
             endpoints: vec![],

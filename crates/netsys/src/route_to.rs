@@ -4,6 +4,7 @@
 use std::io;
 use std::net::IpAddr;
 
+use rules::evaluate::{AddressKind, Ground};
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType};
 
 use crate::links::name_of;
@@ -32,6 +33,32 @@ pub struct Question {
     pub uid: u32,
 }
 
+/// The namespace of the calling thread, as its routing has it.
+#[derive(Clone, Copy, Debug)]
+pub struct Here;
+
+impl Ground for Here {
+    fn kind(&self, address: IpAddr) -> Option<AddressKind> {
+        Some(match ask(address) {
+            Ok(route) if route.is_local => AddressKind::Local,
+            Ok(route) if route.is_broadcast => AddressKind::Broadcast,
+            _ => AddressKind::everywhere(address).unwrap_or(AddressKind::Unicast),
+        })
+    }
+
+    fn device(&self, to: IpAddr) -> Option<String> {
+        let route = ask(to).ok()?;
+        Some(match route.is_local {
+            true => String::from("lo"),
+            false => route.device,
+        })
+    }
+}
+
+fn ask(to: IpAddr) -> io::Result<Route> {
+    route_to(Question { to, mark: 0, uid: 0 })
+}
+
 /// What routing says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Route {
@@ -43,6 +70,8 @@ pub struct Route {
     pub gateway: Option<IpAddr>,
     /// Whether it is delivered in this namespace.
     pub is_local: bool,
+    /// Whether it goes to everybody on a wire.
+    pub is_broadcast: bool,
 }
 
 /// Asks.
@@ -80,12 +109,14 @@ fn request(question: Question) -> Vec<u8> {
 
 /// An `rtmsg`, then attributes.
 fn route(body: &[u8]) -> Option<Route> {
+    const BROADCAST: u8 = 3;
     let (fixed, rest) = body.split_at_checked(FIXED)?;
     let mut route = Route {
         device: String::new(),
         source: None,
         gateway: None,
         is_local: fixed[7] == ROUTE_LOCAL,
+        is_broadcast: fixed[7] == BROADCAST,
     };
     for (kind, value) in attributes(rest) {
         match kind {

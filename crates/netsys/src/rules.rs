@@ -11,6 +11,7 @@ mod patience;
 mod pieces;
 mod policy;
 mod program;
+mod sent;
 mod session;
 mod step;
 mod support;
@@ -30,8 +31,9 @@ pub use self::patience::wait_at_most;
 pub use self::pieces::{Lack, Missing, lacking};
 pub(crate) use self::policy::OURS as OUR_ROUTES;
 pub use self::program::{Backend, Programs};
+pub use self::sent::{Sent, knock};
 pub use self::session::{Done, Own, Session};
-pub use self::trace::{Met, Sent, Traced, trace};
+pub use self::trace::{Met, Traced, trace};
 
 /// What went wrong with the packet filter's programs.
 #[derive(Debug, thiserror::Error)]

@@ -3,8 +3,12 @@
 //! known in a rule is kept as text, and said when it matters.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
 
 use crate::installed::{Counter, HeldTable, Installed, Note, Writer, base_of};
+use crate::ipset::Sets;
 use crate::nft;
 use crate::parse::{self, BadDump};
 use crate::plan::Family;
@@ -24,15 +28,18 @@ pub enum NoDump {
     Nothing,
 }
 
-/// Reads whatever it is. A part of `iptables-save` that does not say its family, and has no address to tell it
+/// Reads whatever it is. What `ipset save` lists is put into the rules that name a set. A part of `iptables-save` that does not say its family, and has no address to tell it
 /// by, counts for `otherwise`.
 ///
 /// # Errors
 /// Where it is no dump.
 pub fn read(text: &str, otherwise: Family) -> Result<Installed, NoDump> {
     let mut installed = Installed::default();
+    let mut sets = Sets::default();
     for part in parts(text) {
         match part.kind {
+            Kind::Ipset => sets = Sets::read(&part.text),
+            Kind::Addresses => {}
             Kind::Nft => installed.tables.extend(nft::listing(&part.text).tables),
             Kind::Iptables => {
                 let family = family_of(&part.text).unwrap_or(otherwise);
@@ -44,7 +51,37 @@ pub fn read(text: &str, otherwise: Family) -> Result<Installed, NoDump> {
     if installed.tables.is_empty() {
         return Err(NoDump::Nothing);
     }
+    sets.put_into(installed.rules_mut());
     Ok(installed)
+}
+
+/// The namespace's own addresses with their devices, where `ip addr` is in the text, too.
+#[must_use]
+pub fn addresses(text: &str) -> Vec<(String, IpNet)> {
+    let mut found = vec![];
+    for part in parts(text).iter().filter(|part| part.kind == Kind::Addresses) {
+        let mut device = "";
+        for line in part.text.lines() {
+            let words: Vec<_> = line.split_whitespace().collect();
+            if line.starts_with(|c: char| c.is_ascii_digit()) {
+                // `2: eth0@if7: <UP>`, or `2: eth0    inet …` with -o.
+                let name = words.get(1).copied().unwrap_or_default().trim_end_matches(':');
+                device = name.split('@').next().unwrap_or(name);
+            }
+            let net = words
+                .windows(2)
+                .find(|pair| matches!(pair[0], "inet" | "inet6"))
+                .and_then(|pair| net(pair[1]));
+            found.extend(net.map(|net| (device.to_owned(), net)));
+        }
+    }
+    found
+}
+
+/// `10.1.0.9/16`; a device that has another end shows no length.
+fn net(text: &str) -> Option<IpNet> {
+    let alone = || text.parse::<IpAddr>().ok().map(IpNet::from);
+    text.parse().ok().or_else(alone)
 }
 
 /// What `iptables-save -c` of one family printed.
@@ -126,6 +163,8 @@ fn counted(text: &str) -> Option<Counter> {
 enum Kind {
     Iptables,
     Nft,
+    Ipset,
+    Addresses,
 }
 
 /// A piece of one program's.
@@ -140,7 +179,14 @@ fn parts(text: &str) -> Vec<Part> {
     let mut depth = 0_i64;
     for line in text.lines() {
         let is_nft = depth > 0 || (line.starts_with("table ") && line.trim_end().ends_with('{'));
-        let kind = if is_nft { Kind::Nft } else { Kind::Iptables };
+        let kind = match line.split_whitespace().next() {
+            _ if is_nft => Kind::Nft,
+            Some("create" | "add") => Kind::Ipset,
+            Some("inet" | "inet6" | "valid_lft" | "altname") => Kind::Addresses,
+            Some(word) if word.starts_with("link/") => Kind::Addresses,
+            Some(word) if is_index(word) => Kind::Addresses,
+            _ => Kind::Iptables,
+        };
         if kind == Kind::Nft {
             depth += opened(line);
         }
@@ -158,6 +204,12 @@ fn parts(text: &str) -> Vec<Part> {
         }
     }
     parts
+}
+
+/// `2:`, of a device.
+fn is_index(word: &str) -> bool {
+    let number = word.strip_suffix(':').unwrap_or_default();
+    !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// Braces that a line opens, less those that it closes; what is quoted has none.

@@ -2,17 +2,24 @@
 //! Asked by the tools that explain, and by tests that hold it against the kernel.
 //!
 //! It knows what [`crate::ruleset::Test`] and [`crate::ruleset::Target`] name, and answers [`Fate::Unknown`] where a rule that could
-//! decide is beyond that: never a guess.
+//! decide is beyond that: never a guess. Where chance decides it tells every way ([`Fate::Split`]).
 
+mod ground;
+mod targets;
 mod verdict;
 mod view;
 mod walk;
+mod ways;
 
 use std::borrow::Cow;
 use std::net::IpAddr;
 
-pub use self::verdict::{Asked, At, Fate, Met, Step, Tests, Verdict};
-pub(crate) use self::walk::{Hooked, Telling, follow};
+pub(crate) use self::ground::ByPacket;
+pub use self::ground::{AddressKind, Ground};
+pub use self::verdict::{Asked, At, Fate, Met, Step, Tests, Verdict, Way};
+pub(crate) use self::view::Known;
+pub(crate) use self::walk::{Hooked, Telling};
+pub(crate) use self::ways::follow;
 use crate::cgroup::Membership;
 use crate::installed::base_of;
 use crate::ruleset::{ChainKind, IpProtocol, Ruleset};
@@ -124,5 +131,6 @@ pub fn evaluate_from(ruleset: &Ruleset, packet: &Packet, cgroups: &Membership) -
             }));
         }
     }
-    follow(hooked, packet, cgroups, Telling::Path)
+    let ground = &ByPacket(packet);
+    follow(hooked, packet, Known { cgroups, ground }, Telling::Path)
 }

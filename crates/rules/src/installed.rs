@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use crate::cgroup::Membership;
-use crate::evaluate::{At, Fate, Hooked, Packet, Telling, Verdict, follow};
+use crate::evaluate::{At, ByPacket, Fate, Ground, Hooked, Known, Packet, Telling, Verdict, follow};
 use crate::plan::Family;
 use crate::ruleset::{Chain, Rule, TableName};
 
@@ -159,6 +159,12 @@ impl Installed {
         self.tables.iter().filter(move |table| table.family == family)
     }
 
+    /// Every rule, in no matter which table.
+    pub fn rules_mut(&mut self) -> impl Iterator<Item = &mut Rule> {
+        let chains = self.tables.iter_mut().flat_map(|table| &mut table.chains);
+        chains.flat_map(|chain| &mut chain.rules)
+    }
+
     /// The rule at a place.
     #[must_use]
     pub fn rule(&self, at: At) -> Option<&Rule> {
@@ -188,12 +194,23 @@ impl Installed {
     /// As [`Self::evaluate`], for a packet of a process whose cgroups are known.
     #[must_use]
     pub fn evaluate_from(&self, packet: &Packet, cgroups: &Membership) -> Verdict {
+        self.evaluate_in(packet, cgroups, &ByPacket(packet))
+    }
+
+    /// As [`Self::evaluate_from`], in a namespace of which more is known than the packet says.
+    #[must_use]
+    pub fn evaluate_in(&self, packet: &Packet, cgroups: &Membership, ground: &dyn Ground) -> Verdict {
         let family = Family::of(packet.destination);
+        let known = Known { cgroups, ground };
         let mut hooked = self.hooked(family);
-        let one = follow(self.hooked(family), packet, cgroups, Telling::All);
+        let one = follow(self.hooked(family), packet, known, Telling::All);
         hooked.reverse();
-        let other = follow(hooked, packet, cgroups, Telling::Path);
-        if one.fate == other.fate {
+        let other = follow(hooked, packet, known, Telling::Path);
+        let ends = |verdict: &Verdict| -> Vec<(u32, Fate)> {
+            let ways = verdict.ways.iter();
+            ways.map(|way| (way.millionths, way.verdict.fate)).collect()
+        };
+        if one.fate == other.fate && ends(&one) == ends(&other) {
             return one;
         }
         // The rule that is named is the one that the other order does not come to.

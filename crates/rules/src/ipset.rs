@@ -2,9 +2,12 @@
 //! Text for `ipset restore` goes out, and what `ipset save` prints comes in. In a [`Ruleset`] the rule holds the
 //! services themselves, as in nftables: a dump has the name alone and is [resolved](resolve).
 
+mod others;
+
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
+pub use self::others::{NAMED, Sets, names_unknown};
 use crate::plan::Family;
 use crate::ruleset::{Rule, Ruleset, Test};
 

@@ -1,6 +1,8 @@
 //! The text of `iptables-save` as a [`Ruleset`]. What is not known is kept as text, never dropped; only
 //! what is not a dump at all is an error.
 
+pub(crate) mod foreign;
+
 use ipnet::IpNet;
 
 use crate::intent::SocketMark;
@@ -169,9 +171,10 @@ fn rule(mut words: &[Word<'_>], is_chain: impl Fn(&str) -> bool) -> Rule {
                     let target = Target::Remember(memory);
                     return Rule { matches, target };
                 }
+                let all = &words[..2 + options.len()];
                 match module_tests(&module.text, options) {
                     Some(tests) => matches.extend(tests),
-                    None => matches.push(other(false, &words[..2 + options.len()])),
+                    None => matches.push(foreign::module(all).unwrap_or_else(|| other(false, all))),
                 }
                 2 + options.len()
             }
@@ -233,8 +236,14 @@ fn extension(name: &str, arguments: &[Word<'_>]) -> Target {
         ("CT", ["--zone", zone]) if zone.parse::<u16>().is_ok() => {
             Target::Zone(zone.parse().unwrap_or_default())
         }
-        _ if arguments.is_empty() => Target::Other(name.to_owned()),
-        _ => Target::Other(format!("{name} {}", joined(arguments))),
+        _ => foreign::target(name, arguments).unwrap_or_else(|| other_target(name, arguments)),
+    }
+}
+
+fn other_target(name: &str, arguments: &[Word<'_>]) -> Target {
+    match arguments.is_empty() {
+        true => Target::Other(name.to_owned()),
+        false => Target::Other(format!("{name} {}", joined(arguments))),
     }
 }
 

@@ -2,6 +2,7 @@
 //! [`crate::render()`] from a plan and by [`crate::parse()`] from a dump; printed as restore text. Rules of
 //! native nftables are the same type (see [`crate::nft`]), with sets where iptables has a rule for each member.
 
+mod foreign;
 mod liveness;
 mod print;
 mod ranges;
@@ -11,6 +12,7 @@ use std::net::SocketAddr;
 
 use ipnet::IpNet;
 
+pub use self::foreign::{Case, Chance, Does, ForeignTarget, ForeignTest, Holds, MarkChange, NewDestination};
 pub use self::liveness::{LIST, Memory, SET};
 pub use self::ranges::{Addresses, merged};
 use crate::intent::SocketMark;
@@ -179,6 +181,8 @@ pub enum Test {
     Alive(Memory),
     /// `-m comment --comment`: always holds.
     Comment(String),
+    /// One that only others' rules have, and that is understood.
+    Foreign(ForeignTest),
     /// Anything else, as the dump has it: `-m limit --limit 3/min`.
     Other(String),
 }
@@ -296,6 +300,8 @@ pub enum Target {
     Zone(u16),
     /// The packet is remembered as a sign of life of the DNS proxy.
     Remember(Memory),
+    /// One that only others' rules have, and that is understood.
+    Foreign(ForeignTarget),
     /// Any other extension, as the dump has it: `LOG --log-prefix x`.
     Other(String),
 }

@@ -11,8 +11,8 @@ use proptest::prelude::*;
 use rules::diff::{Edit, changes};
 use rules::intent::SocketMark;
 use rules::ruleset::{
-    Chain, ChainKind, IpProtocol, Match, Memory, Policy, PortRange, Rule, Ruleset, Table, TableName, Target,
-    Test,
+    Chain, ChainKind, Chance, Does, ForeignTarget, ForeignTest, Holds, IpProtocol, Match, Memory,
+    NewDestination, Policy, PortRange, Rule, Ruleset, Table, TableName, Target, Test,
 };
 use rules::{Family, parse};
 
@@ -76,6 +76,10 @@ fn test() -> impl Strategy<Value = Test> {
         prop::sample::subsequence(vec!["NEW", "ESTABLISHED", "INVALID"], 1..3)
             .prop_map(|states| Test::State(states.into_iter().map(str::to_owned).collect())),
         COMMENT.prop_map(Test::Comment),
+        Just(Test::Foreign(ForeignTest {
+            text: "-m statistic --mode nth --every 3".to_owned(),
+            holds: Holds::ByChance(Chance { times: 1, of: 3 }),
+        })),
         Just(Test::Other("-m limit --limit 3/min --limit-burst 7".to_owned())),
         Just(Test::Other(
             r#"-m string --string "a -m b \" c" --algo bm"#.to_owned()
@@ -89,7 +93,12 @@ fn one_match() -> impl Strategy<Value = Match> {
         negated: negated
             && !matches!(
                 test,
-                Test::Comment(_) | Test::Transparent | Test::Socket | Test::Original | Test::Other(_)
+                Test::Comment(_)
+                    | Test::Transparent
+                    | Test::Socket
+                    | Test::Original
+                    | Test::Foreign(_)
+                    | Test::Other(_)
             ),
         test,
     })
@@ -119,7 +128,13 @@ fn target() -> impl Strategy<Value = Target> {
         Just(Target::SaveMark),
         Just(Target::RestoreMark),
         Just(Target::Notrack),
-        Just(Target::Other("DNAT --to-destination 10.0.0.1:80".to_owned())),
+        Just(Target::Foreign(ForeignTarget {
+            text: "DNAT --to-destination 10.0.0.1:80".to_owned(),
+            does: Does::Dnat(NewDestination {
+                addresses: Some(([10, 0, 0, 1].into(), [10, 0, 0, 1].into())),
+                port: Some(80),
+            }),
+        })),
         Just(Target::Other(r#"LOG --log-prefix "a b""#.to_owned())),
         Just(Target::Other("TRACE".to_owned())),
     ]

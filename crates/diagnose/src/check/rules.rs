@@ -301,15 +301,18 @@ fn dropping_policy(together: &Installed, verdict: &Verdict) -> Option<(String, S
 fn should(fate: Fate) -> String {
     match fate {
         Fate::Redirect { port } | Fate::Tproxy { port } => format!("reach the proxy on port {port}"),
+        Fate::Dnat { to, port } => format!("reach {to}, port {port}"),
         Fate::Direct => "pass".to_owned(),
         Fate::Drop | Fate::Reject => "be dropped".to_owned(),
-        Fate::Unknown => "be decided".to_owned(),
+        Fate::Split | Fate::Unknown => "be decided".to_owned(),
     }
 }
 
 fn does(fate: Fate) -> String {
     match fate {
         Fate::Redirect { port } | Fate::Tproxy { port } => format!("goes to port {port}"),
+        Fate::Dnat { to, port } => format!("is sent to {to}, port {port}"),
+        Fate::Split => "goes one of several ways, by chance".to_owned(),
         Fate::Direct => "goes past it".to_owned(),
         Fate::Drop => "is dropped".to_owned(),
         Fate::Reject => "is refused".to_owned(),

@@ -3,25 +3,39 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
+use ipnet::IpNet;
 use netsys::conntrack::{self, Usage};
-use netsys::route_to::{self, Route};
+use netsys::route_to::{self, Question, Route};
+use netsys::rules::Sent;
 use netsys::socket_table::{self, Listener};
+use rules::evaluate::{AddressKind, Ground};
 use rules::ruleset::IpProtocol;
 
 /// A namespace.
-pub trait Network {
+pub trait Network: Ground {
     /// Where a packet would leave.
     ///
     /// # Errors
     /// What connect(2) would say.
-    fn route(&self, question: route_to::Question) -> io::Result<Route>;
+    fn route(&self, question: Question) -> io::Result<Route>;
 
     /// Who listens; none where that cannot be known.
     fn listeners(&self, protocol: IpProtocol) -> Option<Vec<Listener>>;
 
     /// How full conntrack is; none where that is not known, or nothing is tracked.
     fn conntrack(&self) -> Option<Usage>;
+
+    /// What comes of each of these connections, tried at once and closed; none where nothing is to be sent.
+    fn knock(&self, _: &[Sent]) -> Option<Vec<io::Result<Duration>>> {
+        None
+    }
+
+    /// Whether the proxy's own connections are made in it, too.
+    fn has_proxy(&self) -> bool {
+        true
+    }
 
     /// What is taken for granted, for people; none where the kernel was asked.
     fn assumes(&self) -> Option<&'static str> {
@@ -31,10 +45,28 @@ pub trait Network {
 
 /// That of the calling thread.
 #[derive(Clone, Copy, Debug)]
-pub struct Live;
+pub struct Live {
+    /// Whether endpoints are to be called.
+    pub probes: bool,
+    /// Whether the proxy's own connections are made elsewhere, as those of `weir run` are.
+    pub proxy_is_elsewhere: bool,
+}
+
+/// How long an endpoint is waited for.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
+
+impl Ground for Live {
+    fn kind(&self, address: IpAddr) -> Option<AddressKind> {
+        route_to::Here.kind(address)
+    }
+
+    fn device(&self, to: IpAddr) -> Option<String> {
+        route_to::Here.device(to)
+    }
+}
 
 impl Network for Live {
-    fn route(&self, question: route_to::Question) -> io::Result<Route> {
+    fn route(&self, question: Question) -> io::Result<Route> {
         route_to::route_to(question)
     }
 
@@ -45,6 +77,14 @@ impl Network for Live {
     fn conntrack(&self) -> Option<Usage> {
         conntrack::usage()
     }
+
+    fn has_proxy(&self) -> bool {
+        !self.proxy_is_elsewhere
+    }
+
+    fn knock(&self, calls: &[Sent]) -> Option<Vec<io::Result<Duration>>> {
+        self.probes.then(|| netsys::rules::knock(calls, PATIENCE))
+    }
 }
 
 /// One of which there is only a file of rules.
@@ -52,18 +92,76 @@ impl Network for Live {
 pub struct Assumed {
     /// Its addresses, where the pod is known.
     pub own: Vec<IpAddr>,
+    /// Those that the file tells, with their devices.
+    pub told: Vec<(String, IpNet)>,
+}
+
+impl Assumed {
+    fn is_own(&self, address: IpAddr) -> bool {
+        address.is_loopback()
+            || self.own.contains(&address)
+            || self.told.iter().any(|(_, net)| net.addr() == address)
+    }
+
+    /// The device on whose wire it is, where the file tells.
+    fn wire(&self, to: IpAddr) -> Option<&str> {
+        let told = self.told.iter();
+        let on_wire = told.filter(|(_, net)| net.contains(&to));
+        let narrowest = on_wire.max_by_key(|(_, net)| net.prefix_len());
+        narrowest.map(|(device, _)| device.as_str())
+    }
+
+    /// A device that leads out.
+    fn outer(&self) -> &str {
+        let mut devices = self.told.iter().map(|(device, _)| device.as_str());
+        devices.find(|device| *device != "lo").unwrap_or("eth0")
+    }
+
+    fn source(&self, to: IpAddr) -> Option<IpAddr> {
+        let wire = self.wire(to).unwrap_or_else(|| self.outer());
+        let mine = |own: &IpAddr| own.is_ipv4() == to.is_ipv4();
+        let told = self.told.iter().filter(|(device, _)| device == wire);
+        let told = told.map(|(_, net)| net.addr()).find(mine);
+        told.or_else(|| self.own.iter().copied().find(mine))
+    }
+}
+
+impl Ground for Assumed {
+    fn kind(&self, address: IpAddr) -> Option<AddressKind> {
+        let is_broadcast =
+            |net: &IpNet| net.broadcast() == address && address.is_ipv4() && net.prefix_len() < 31;
+        if self.is_own(address) {
+            return Some(AddressKind::Local);
+        }
+        if self.told.iter().any(|(_, net)| is_broadcast(net)) {
+            return Some(AddressKind::Broadcast);
+        }
+        let are_known = !self.own.is_empty() || !self.told.is_empty();
+        AddressKind::everywhere(address).or(are_known.then_some(AddressKind::Unicast))
+    }
+
+    fn device(&self, to: IpAddr) -> Option<String> {
+        match self.is_own(to) {
+            true => Some(String::from("lo")),
+            false => self.wire(to).map(str::to_owned),
+        }
+    }
 }
 
 impl Network for Assumed {
-    fn route(&self, question: route_to::Question) -> io::Result<Route> {
+    fn route(&self, question: Question) -> io::Result<Route> {
         let to = question.to;
-        let is_local = to.is_loopback() || self.own.contains(&to);
-        let own = self.own.iter().find(|own| own.is_ipv4() == to.is_ipv4());
+        let is_local = self.is_own(to);
+        let device = match is_local {
+            true => "lo",
+            false => self.wire(to).unwrap_or_else(|| self.outer()),
+        };
         Ok(Route {
-            device: String::from(if is_local { "lo" } else { "eth0" }),
-            source: if is_local { Some(to) } else { own.copied() },
+            device: device.to_owned(),
+            source: if is_local { Some(to) } else { self.source(to) },
             gateway: None,
             is_local,
+            is_broadcast: false,
         })
     }
 
@@ -76,8 +174,13 @@ impl Network for Assumed {
     }
 
     fn assumes(&self) -> Option<&'static str> {
-        Some(
-            "by a file of rules alone: it is assumed that the device is eth0, that the proxy listens and that routes lead on",
-        )
+        Some(match self.told.is_empty() {
+            true => {
+                "by a file of rules alone: it is assumed that the device is eth0, that the proxy listens and that routes lead on"
+            }
+            false => {
+                "by a file of rules and addresses alone: it is assumed that the proxy listens and that routes lead on"
+            }
+        })
     }
 }

@@ -49,12 +49,16 @@ impl Story<'_> {
                 why,
             );
         }
+        let answered = match stays || packet.protocol != IpProtocol::Tcp {
+            true => None,
+            false => self.answers_to_client(to),
+        };
         self.remark(why.what);
-        End::Works(format!("it goes straight to {to}, not by the proxy"))
+        answered.unwrap_or_else(|| End::Works(format!("it goes straight to {to}, not by the proxy")))
     }
 
     /// What of the mesh has the address.
-    fn owner(&self, to: SocketAddr) -> Option<String> {
+    pub(super) fn owner(&self, to: SocketAddr) -> Option<String> {
         let snapshot = self.snapshot()?;
         if self.question.direction == Direction::Inbound {
             let cluster = snapshot.inbound.get(&to.port())?;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use rules::evaluate::{Asked, At, Step};
 use rules::installed::{HeldTable, Writer};
-use rules::ruleset::{Match, Rule, Target, Test};
+use rules::ruleset::{Does, ForeignTarget, ForeignTest, Holds, Match, Rule, Target, Test};
 use rules::{Family, Fate, Installed, Packet, Verdict};
 use serde::Serialize;
 
@@ -111,13 +111,24 @@ fn one(installed: &Installed, packet: &Packet, asked: &Asked) -> Option<AskedRul
         .unknown
         .numbers()
         .filter_map(|number| rule.matches.get(number));
+    let chances = rule.matches.iter().filter_map(|found| match &found.test {
+        Test::Foreign(ForeignTest {
+            holds: Holds::ByChance(chance),
+            ..
+        }) => Some(match found.negated {
+            true => 1.0 - chance.share(),
+            false => chance.share(),
+        }),
+        _ => None,
+    });
     let because: Vec<_> = failed
         .map(|found| format!("{}, but {}", written(found), met(found, packet, asked)))
         .chain(unknown.map(|found| format!("{} is not known here", written(found))))
+        .chain(chances.map(|chance| format!("by chance, {:.1} %", 100.0 * chance)))
         .collect();
     Some(AskedRule {
         rule: RuleStep::at(installed, asked.at)?,
-        fits: because.is_empty(),
+        fits: asked.failed.is_empty() && asked.unknown.is_empty(),
         because,
     })
 }
@@ -125,7 +136,8 @@ fn one(installed: &Installed, packet: &Packet, asked: &Asked) -> Option<AskedRul
 /// Rules that failed by one test alone and would have decided otherwise.
 pub(super) fn near_misses(installed: &Installed, packet: &Packet, verdict: &Verdict) -> Vec<AskedRule> {
     let near = |asked: &&Asked| {
-        let by_one = asked.unknown.is_empty() && asked.failed.numbers().count() == 1;
+        let by_one =
+            !asked.met.is_about_source && asked.unknown.is_empty() && asked.failed.numbers().count() == 1;
         let target = installed.rule(asked.at).map(|rule| &rule.target);
         // What is asked about opens a connection, always.
         let is_other_kind = installed.rule(asked.at).is_some_and(|rule| {
@@ -149,6 +161,9 @@ fn decides_otherwise(target: &Target, fate: Fate) -> bool {
         Target::Reject(_) => fate != Fate::Reject,
         Target::Accept | Target::Return => fate != Fate::Direct,
         Target::Jump(_) | Target::Goto(_) => fate == Fate::Direct,
+        Target::Foreign(ForeignTarget {
+            does: Does::Dnat(_), ..
+        }) => !matches!(fate, Fate::Dnat { .. }),
         _ => false,
     }
 }
@@ -167,7 +182,7 @@ fn met(found: &Match, packet: &Packet, asked: &Asked) -> String {
     };
     match &found.test {
         Test::Source(_) | Test::Sources(_) => format!("it comes from {}", packet.source),
-        Test::Destination(_) | Test::Destinations(_) => format!("it goes to {}", packet.destination),
+        Test::Destination(_) | Test::Destinations(_) => format!("it goes to {}", destination(asked)),
         Test::InInterface(_) if !asked.met.is_inward => String::from("it is on its way out"),
         Test::OutInterface(_) if asked.met.is_inward => String::from("it is on its way in"),
         Test::InInterface(_) | Test::OutInterface(_) => format!("the device is {}", packet.device),
@@ -176,18 +191,55 @@ fn met(found: &Match, packet: &Packet, asked: &Asked) -> String {
         Test::DestinationPort(_) | Test::DestinationPorts(_) => {
             format!("the port is {}", asked.met.destination_port)
         }
-        Test::DestinationServices(_) => {
-            let to = SocketAddr::new(packet.destination, asked.met.destination_port);
-            format!("it goes to {to}")
-        }
+        Test::DestinationServices(_) => match asked.met.destination {
+            Some(to) => format!("it goes to {}", SocketAddr::new(to, asked.met.destination_port)),
+            None => format!("it goes to port {} here", asked.met.destination_port),
+        },
         Test::Uid(..) | Test::Uids(_) => owner.map_or_else(no_owner, |(uid, _)| format!("the uid is {uid}")),
         Test::Gid(..) | Test::Gids(_) => owner.map_or_else(no_owner, |(_, gid)| format!("the gid is {gid}")),
         Test::Mark(_) => format!("its mark is {:#x}", asked.met.mark),
         Test::ConnectionMark(_) => format!("its connection's mark is {:#x}", packet.connection_mark),
         Test::Opens => String::from("it opens a connection"),
         Test::State(_) => String::from("it opens a connection, which is NEW"),
+        Test::Foreign(test) => met_by_others(&test.holds, packet, asked),
         _ => String::from("it does not hold"),
     }
+}
+
+/// The same of tests that only others' rules have.
+fn met_by_others(holds: &Holds, packet: &Packet, asked: &Asked) -> String {
+    match holds {
+        Holds::SourceKind(_) => format!("it comes from {}, which is none", packet.source),
+        Holds::DestinationKind(_) => format!("it goes to {}, which is none", destination(asked)),
+        Holds::SourcePort(_) => format!("its source port is {}", packet.source_port),
+        Holds::Flags { .. } => String::from("it opens a connection: SYN alone"),
+        Holds::Owned => no_owner(),
+        Holds::OriginalDestination(_) => format!("its connection is made to {}", packet.destination),
+        Holds::OriginalPort(_) => format!("its connection is made to port {}", packet.destination_port),
+        Holds::OneOf(rows) => match rows.iter().flatten().next() {
+            None => String::from("there is none in it"),
+            Some(_) => {
+                let mut each: Vec<String> = vec![];
+                for found in rows.first().into_iter().flatten() {
+                    let one = met(found, packet, asked);
+                    if !each.contains(&one) {
+                        each.push(one);
+                    }
+                }
+                each.join(" and ")
+            }
+        },
+        Holds::Always | Holds::ByChance(_) => String::from("it does not hold"),
+    }
+}
+
+/// Where it was going when the rule was asked.
+fn destination(asked: &Asked) -> String {
+    let to = asked.met.destination;
+    to.map_or_else(
+        || String::from("an address of this namespace"),
+        |to| to.to_string(),
+    )
 }
 
 fn no_owner() -> String {

@@ -7,6 +7,7 @@ use model::Direction;
 use netsys::conntrack::Usage;
 use netsys::route_to::{self, Route};
 use netsys::socket_table::Listener;
+use rules::evaluate::{AddressKind, Ground};
 use rules::ruleset::IpProtocol;
 use rules::{Facts, Family, Flags, dumps, plan};
 
@@ -18,6 +19,16 @@ struct Pod {
     listens: Option<&'static str>,
 }
 
+impl Ground for Pod {
+    fn kind(&self, address: IpAddr) -> Option<AddressKind> {
+        AddressKind::everywhere(address).or(Some(AddressKind::Unicast))
+    }
+
+    fn device(&self, _: IpAddr) -> Option<String> {
+        Some("eth0".to_owned())
+    }
+}
+
 impl Network for Pod {
     fn route(&self, question: route_to::Question) -> io::Result<Route> {
         match question.to {
@@ -26,6 +37,7 @@ impl Network for Pod {
                 source: "10.1.0.9".parse().ok(),
                 gateway: None,
                 is_local: false,
+                is_broadcast: false,
             }),
             IpAddr::V6(_) => Err(io::ErrorKind::NetworkUnreachable.into()),
         }

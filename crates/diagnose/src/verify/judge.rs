@@ -100,7 +100,7 @@ pub(super) fn judge(probe: &Probe, arrival: &Arrival) -> (Outcome, Option<String
     let expected = expected(&probe.expected.fate);
     match (&probe.expected.fate, arrival) {
         (_, Arrival::Unsent(why)) => (Outcome::NotProbed, Some(why.clone())),
-        (Fate::Unknown, _) => (
+        (Fate::Unknown | Fate::Split, _) => (
             Outcome::NotProbed,
             Some("what should become of it cannot be said".to_owned()),
         ),
@@ -134,9 +134,11 @@ pub(super) fn expected(fate: &Fate) -> String {
     match fate {
         Fate::Redirect { port } => format!("to the proxy on port {port}"),
         Fate::Tproxy { port } => format!("to the proxy's transparent listener on port {port}"),
+        Fate::Dnat { to, port } => format!("to {to}, port {port}"),
         Fate::Direct => "where it is addressed".to_owned(),
         Fate::Drop => "nowhere".to_owned(),
         Fate::Reject => "back to the sender, refused".to_owned(),
+        Fate::Split => "one of several ways, by chance".to_owned(),
         Fate::Unknown => "somewhere that cannot be said".to_owned(),
     }
 }

@@ -209,14 +209,88 @@ pub(crate) const ALL: &[SetUp] = &[
     set_up(
         "a match that nobody can know beforehand",
         BY_IPTABLES,
+        |world| world.run("iptables-nft -t nat -I OUTPUT -p tcp -m recent --name seen --rcheck -j ACCEPT"),
+        None,
+        TO_WEB,
+        (3, "rules", &["recent", "is not known here", "--trace"]),
+    ),
+    set_up(
+        "a rule that lets some pass by chance",
+        BY_IPTABLES,
         |world| {
             world.run(
-                "iptables-nft -t nat -I OUTPUT -p tcp -m statistic --mode random --probability 0.5 -j ACCEPT",
+                "iptables-nft -t nat -I OUTPUT -p tcp -m statistic --mode random --probability 0.25 -j ACCEPT",
             )
         },
         None,
         TO_WEB,
-        (3, "rules", &["statistic", "is not known here", "--trace"]),
+        (
+            1,
+            "rules",
+            &[
+                "25 % of connections: it goes past the proxy",
+                "75 %: by the proxy to",
+                "-D OUTPUT 1",
+            ],
+        ),
+    ),
+    set_up(
+        "a foreign DNAT in front",
+        BY_IPTABLES,
+        |world| {
+            world.run(
+                "iptables-nft -t nat -I OUTPUT -d 10.96.0.1 -p tcp -j DNAT --to-destination 10.77.0.1:8080",
+            )
+        },
+        Some((WEB, "200")),
+        TO_WEB,
+        (
+            1,
+            "rules",
+            &[
+                "it is sent to 10.77.0.1:8080 instead, past the proxy",
+                "-D OUTPUT 1",
+            ],
+        ),
+    ),
+    set_up(
+        "a map of verdicts that drops",
+        SIDECAR,
+        |world| {
+            world.nft(
+                "table inet firewall { map fates { type inet_service : verdict; elements = { 15001 : drop }; }; \
+                 chain out { type filter hook output priority 10; tcp dport vmap @fates; }; }",
+            )
+        },
+        Some((WEB, "curl 28")),
+        TO_WEB,
+        (
+            1,
+            "rules",
+            &[
+                "nft inet firewall out 1: tcp dport vmap @fates",
+                "waits until it times out",
+            ],
+        ),
+    ),
+    set_up(
+        "a set of addresses that are dropped",
+        SIDECAR,
+        |world| {
+            world.run("ipset create forbidden hash:net")?;
+            world.run("ipset add forbidden 10.77.0.0/24")?;
+            world.run("iptables-nft -A OUTPUT -m set --match-set forbidden dst -j DROP")
+        },
+        None,
+        TO_WEB,
+        (
+            1,
+            "rules",
+            &[
+                "what the proxy sends to 10.77.0.",
+                "--match-set forbidden dst -j DROP",
+            ],
+        ),
     ),
     set_up(
         "two tables at one priority that decide differently",
@@ -372,6 +446,21 @@ pub(crate) const ALL: &[SetUp] = &[
         Some(("http://10.96.0.4/", "503")),
         "--to dead.mesh:80 --family 4",
         (1, "endpoint", &["ejected for", "failed 3 times in a row"]),
+    ),
+    shown(
+        "An endpoint that refuses",
+        set_up(
+            "an endpoint that refuses, called",
+            SIDECAR,
+            NOTHING,
+            Some(("http://10.96.0.4/", "503")),
+            "--to dead.mesh:80 --family 4 --probe",
+            (
+                1,
+                "endpoint",
+                &["10.77.0.1:9 refuses the connection", "nobody listens there"],
+            ),
+        ),
     ),
     set_up(
         "a service without an address",

@@ -3,6 +3,8 @@
 
 mod broken;
 mod files;
+mod kernel;
+mod rulesets;
 mod transcripts;
 mod world;
 
@@ -166,7 +168,7 @@ fn a_trace_shows_what_the_kernel_does() -> Result<()> {
         ensure!(!tables.contains("weir-trace"), "{backend}: {tables}");
     }
     world.reset("--sidecar --backend iptables-nft")?;
-    world.run("iptables-nft -t nat -I OUTPUT -p tcp -m statistic --mode random --probability 0 -j ACCEPT")?;
+    world.run("iptables-nft -t nat -I OUTPUT -p tcp -m recent --name nobody --rcheck -j ACCEPT")?;
     let said = world.explain_as("--to web.mesh:80 --family 4 --trace")?;
     ensure!(
         said.status == 3
@@ -175,5 +177,65 @@ fn a_trace_shows_what_the_kernel_does() -> Result<()> {
         "{}",
         said.text
     );
+    Ok(())
+}
+
+/// A trace that is killed leaves its table, which changes nothing of any connection, and the next one takes it away.
+#[test]
+fn what_a_killed_trace_leaves_is_harmless_and_goes_with_the_next() -> Result<()> {
+    let mut world = World::create()?;
+    world.reset("--sidecar")?;
+    let before = world.client.run("nft", ["list ruleset"])?.text();
+    // Nobody answers there, so that it waits.
+    world.run("iptables-nft -A OUTPUT -d 192.0.2.9 -j DROP")?;
+    let from = format!("netns:{}", world.client.path());
+    let mut killed = std::process::Command::new(e2e::weir::binary()?)
+        .args([
+            "explain",
+            "--from",
+            &from,
+            "--to",
+            "192.0.2.9:80",
+            "--uid",
+            "1337",
+            "--trace",
+        ])
+        .stdout(std::process::Stdio::null())
+        .spawn()?;
+    let tables = || Ok::<_, anyhow::Error>(world.client.run("nft", ["list tables"])?.text());
+    e2e::eventually("the table of the trace", || {
+        tables().ok()?.contains("weir-trace").then_some(())
+    })?;
+    killed.kill()?;
+    killed.wait()?;
+    world.run("iptables-nft -D OUTPUT -d 192.0.2.9 -j DROP")?;
+    world.run("iptables-nft -X")?;
+    world.run("nft delete table ip filter")?;
+    let left = world.client.run("nft", ["list ruleset"])?.text();
+    ensure!(left.contains("table inet weir-trace"), "{left}");
+    let others = |text: &str| {
+        let mut depth = 0;
+        let mut kept = vec![];
+        for line in text.lines() {
+            if depth > 0 || line.starts_with("table inet weir-trace") {
+                depth += line.matches('{').count();
+                depth -= line.matches('}').count();
+            } else if !line.contains("counter packets") {
+                kept.push(line.to_owned());
+            }
+        }
+        kept
+    };
+    ensure!(others(&left) == others(&before), "{left}");
+    // Connections go on, and the rules that are explained are as before.
+    ensure!(world.curl("http://10.96.0.1/")? == "200", "the connection fails");
+    let said = world.explain_as("--to web.mesh:80 --family 4 --trace")?;
+    ensure!(
+        said.status == 0 && said.text.contains("the kernel did with it what is explained"),
+        "{}",
+        said.text
+    );
+    ensure!(!tables()?.contains("weir-trace"), "it is still there");
+    world.kill_proxy();
     Ok(())
 }

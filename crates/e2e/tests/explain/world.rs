@@ -96,6 +96,7 @@ impl World {
     /// Takes out everybody's rules, and puts in those of `weir init` with these words; none with none.
     pub(crate) fn reset(&self, init: &str) -> Result<()> {
         self.client.run("nft", ["flush ruleset"])?;
+        self.client.run("ipset", ["destroy"])?;
         for program in ["iptables-legacy", "ip6tables-legacy"] {
             let used = match program {
                 "iptables-legacy" => "/proc/thread-self/net/ip_tables_names",

@@ -54,6 +54,49 @@ fn pc_finds_it_from_outside_and_from_inside() -> Result<()> {
     Ok(())
 }
 
+/// As root, the machine's owner asks of the inside of somebody's `weir run`, by the pod that it runs as: the namespace,
+/// the command's user, and the proxy that is outside.
+#[test]
+fn explain_finds_what_runs_inside_by_its_pod() -> Result<()> {
+    let laptop = Laptop::create()?;
+    let weir = laptop.weir.to_str().unwrap();
+    // All processes of the machine are looked at, those of other tests among them.
+    let name = format!("laptop-{}", std::process::id());
+    laptop.mesh.manifests.write(
+        "pod.yaml",
+        &format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: mesh}}\nspec: {{containers: []}}\n\
+             status: {{phase: Running, podIP: 10.77.0.99, podIPs: [{{ip: 10.77.0.99}}]}}\n"
+        ),
+    )?;
+    let mut program = laptop.start_with(
+        RunAs::Application,
+        &["--as", &format!("mesh/{name}")],
+        &["sh", "-c", "echo ready; exec sleep 1000"],
+    )?;
+    eventually("the command", || program.said().contains("ready").then_some(()))?;
+    for (from, to, says) in [
+        (
+            format!("pod:mesh/{name}"),
+            "web.mesh:80",
+            "by the proxy to 10.77.0.",
+        ),
+        (
+            format!("pod/mesh/{name}"),
+            "10.96.0.1:80",
+            "as uid 1000, gid 1000, by eth0; process ",
+        ),
+        (format!("pod/mesh/{name}"), "web.mesh:80", "(sleep)"),
+    ] {
+        let words = ["explain", "--from", &from, "--to", to, "--family", "4"];
+        let said = laptop.pod.run(weir, words)?.text();
+        assert!(said.starts_with("WORKS") && said.contains(says), "{said}");
+    }
+    program.signal(Signal::TERM)?;
+    program.wait()?;
+    Ok(())
+}
+
 #[test]
 fn changed_manifests_are_followed() -> Result<()> {
     let laptop = Laptop::create()?;

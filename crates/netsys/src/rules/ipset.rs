@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use rules::{Family, Ruleset, ipset};
+use rules::{Family, Installed, Ruleset, ipset};
 
 use super::{Backend, Error, Own, program};
 
@@ -33,6 +33,17 @@ pub(super) fn resolve(ruleset: &mut Ruleset) -> Result<(), Error> {
 /// Whether the program is there.
 pub(super) fn is_installed() -> bool {
     program::on_path(PROGRAM).is_some()
+}
+
+/// Puts what sets of others hold into the rules that name them. Where the program is missing the names stay.
+pub(super) fn fill_in(installed: &mut Installed) -> Result<(), Error> {
+    if !ipset::names_unknown(installed.rules_mut().map(|rule| &*rule)) || program::on_path(PROGRAM).is_none()
+    {
+        return Ok(());
+    }
+    let sets = ipset::Sets::read(&run(&["save"], "")?);
+    sets.put_into(installed.rules_mut());
+    Ok(())
 }
 
 /// Says why there can be no sets, where there cannot.

@@ -43,6 +43,7 @@ pub fn look() -> Result<Seen, Error> {
     {
         by_nft(&tables, &mut seen)?;
     }
+    ipset::fill_in(&mut seen.installed)?;
     Ok(seen)
 }
 

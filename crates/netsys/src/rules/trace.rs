@@ -4,47 +4,28 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rules::ruleset::IpProtocol;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
-use rustix::process::{Gid, Uid};
-use rustix::thread::{set_thread_gid, set_thread_uid};
-use socket2::{Domain, Socket as Connection, Type};
 
 use super::Error;
 use super::nf_tables::{Object, Socket, name_of, value, zero_ended};
 use super::program;
+use super::sent::{Sent, connect, connection};
 use crate::netlink::{HEADER, attributes, split_message};
 
 /// Its table, of the family `inet`.
 const TABLE: &str = "weir-trace";
-/// How long a connection is waited for.
+/// How long the connection is waited for.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// How long after it more is waited for of what the kernel tells.
 const QUIET: Duration = Duration::from_millis(100);
 /// `NFPROTO_INET`.
 const INET: u8 = libc::NFPROTO_INET as u8;
-
-/// A connection that is to be made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Sent {
-    /// TCP, or UDP: one empty datagram.
-    pub protocol: IpProtocol,
-    /// Where to.
-    pub to: SocketAddr,
-    /// As whom.
-    pub uid: u32,
-    /// In which group.
-    pub gid: u32,
-    /// With which mark.
-    pub mark: u32,
-}
 
 /// A rule that a packet met and that fitted.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -76,14 +57,14 @@ pub fn trace(sent: Sent) -> Result<Traced, Error> {
     let watch = match Watch::start(sent) {
         Ok(watch) => watch,
         Err(why) => {
-            let connected = connect(&socket, sent);
+            let connected = connect(&socket, sent, PATIENCE);
             return Ok(Traced {
                 met: Err(why.to_string()),
                 connected,
             });
         }
     };
-    let connected = connect(&socket, sent);
+    let connected = connect(&socket, sent, PATIENCE);
     let met = watch.finish().map_err(|error| error.to_string());
     remove_stale()?;
     Ok(Traced { met, connected })
@@ -111,39 +92,6 @@ fn remove_stale() -> Result<(), Error> {
         Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(()),
         result => result.map_err(Error::Table),
     }
-}
-
-/// A socket of that user: the packet filter looks at who made it. Its mark takes a right that the user lacks.
-fn connection(sent: Sent) -> io::Result<Connection> {
-    let kind = match sent.protocol {
-        IpProtocol::Udp => Type::DGRAM,
-        _ => Type::STREAM,
-    };
-    let make = || -> io::Result<Connection> {
-        set_thread_gid(Gid::from_raw(sent.gid))?;
-        set_thread_uid(Uid::from_raw(sent.uid))?;
-        Connection::new(Domain::for_address(sent.to), kind, None)
-    };
-    // The ids go with the thread.
-    let socket = thread::scope(|scope| {
-        let made = scope.spawn(make).join();
-        made.unwrap_or_else(|_| Err(io::Error::other("the thread that makes the socket has panicked")))
-    })?;
-    if sent.mark != 0 {
-        socket.set_mark(sent.mark)?;
-    }
-    Ok(socket)
-}
-
-fn connect(socket: &Connection, sent: Sent) -> io::Result<Duration> {
-    let start = Instant::now();
-    if sent.protocol == IpProtocol::Udp {
-        socket.connect(&sent.to.into())?;
-        socket.send(&[])?;
-    } else {
-        socket.connect_timeout(&sent.to.into(), PATIENCE)?;
-    }
-    Ok(start.elapsed())
 }
 
 /// What the kernel tells while the table is there.

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::IpAddr;
 
 use crate::ruleset::{PURPOSE, Rule};
 
@@ -26,6 +27,17 @@ pub struct Verdict {
     pub(crate) decided: Option<usize>,
     /// Every rule that was asked, in order, where [`crate::Installed::evaluate`] was.
     pub asked: Vec<Asked>,
+    /// Where chance decides, each way that it may take; the rest then tells of the first one.
+    pub ways: Vec<Way>,
+}
+
+/// One of several ways between which chance decides.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Way {
+    /// How many of a million packets take it.
+    pub millionths: u32,
+    /// What becomes of those.
+    pub verdict: Verdict,
 }
 
 /// A rule that was asked.
@@ -79,12 +91,16 @@ pub struct At {
 /// What of a packet changes on its way through the rules.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Met {
+    /// Its destination; none where it is whatever address the device has.
+    pub destination: Option<IpAddr>,
     /// Its destination port.
     pub destination_port: u16,
     /// Its mark.
     pub mark: u32,
     /// Whether it is on its way in.
     pub is_inward: bool,
+    /// Whether the rule can do no more than change its source.
+    pub is_about_source: bool,
 }
 
 /// The end of a packet's way through the rules.
@@ -100,6 +116,15 @@ pub enum Fate {
         /// Its port.
         port: u16,
     },
+    /// To another address than it was going to.
+    Dnat {
+        /// The address.
+        to: IpAddr,
+        /// The port.
+        port: u16,
+    },
+    /// By one of several ways that come to different ends, as chance will have it.
+    Split,
     /// To where it was going.
     Direct,
     /// It vanishes.
@@ -142,6 +167,22 @@ impl fmt::Display for Step {
 }
 
 impl Verdict {
+    /// Of a packet that no rule is asked about.
+    pub(super) fn nothing() -> Self {
+        Self {
+            fate: Fate::Direct,
+            mark: 0,
+            connection_mark: 0,
+            is_tracked: true,
+            zone: 0,
+            is_remembered: false,
+            path: vec![],
+            decided: None,
+            asked: vec![],
+            ways: vec![],
+        }
+    }
+
     /// The rule that decided; none where no rule did and the packet passed every chain to its end.
     #[must_use]
     pub fn decided_by(&self) -> Option<&Step> {

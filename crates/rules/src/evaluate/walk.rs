@@ -1,50 +1,16 @@
 //! The way of a packet through the chains that the kernel asks, in its order, and what their targets do to it.
 
 use std::borrow::Cow;
-use std::net::IpAddr;
 use std::rc::Rc;
 
+use super::ground::AddressKind;
+use super::targets::{leads_elsewhere, only_watches};
 use super::verdict::{Asked, At, Fate, Met, Step, Tests, Verdict};
-use super::view::{Fit, Holder, View};
+use super::view::{Device, Fit, Known, View};
+use super::ways::Dice;
 use super::{Origin, Packet, State};
-use crate::cgroup::Membership;
 use crate::installed::{Base, HookPoint};
-use crate::ruleset::{Chain, ChainKind, Policy, Rule, Target};
-
-/// The same through any chains that the kernel asks; those of one hook and priority in the order given.
-pub(crate) fn follow(
-    mut hooked: Vec<Hooked<'_>>,
-    packet: &Packet,
-    cgroups: &Membership,
-    telling: Telling,
-) -> Verdict {
-    hooked.sort_by_key(|hooked| hooked.base.priority);
-    let mut walk = Walk {
-        hooked: hooked.into(),
-        cgroups,
-        view: View::of(packet),
-        path: vec![],
-        telling,
-        asked: vec![],
-        count: 0,
-        decided: None,
-        is_seen: false,
-        depth: 0,
-        redirected: None,
-    };
-    let fate = walk.fate(packet);
-    Verdict {
-        fate,
-        mark: walk.view.mark,
-        connection_mark: walk.view.connection_mark,
-        is_tracked: walk.view.state != State::Untracked,
-        zone: walk.view.zone,
-        is_remembered: walk.view.is_remembered,
-        path: walk.path,
-        decided: walk.decided,
-        asked: walk.asked,
-    }
-}
+use crate::ruleset::{Chain, ChainKind, Policy, Rule};
 
 /// What is to be told of a packet's way.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -72,26 +38,31 @@ const DEEPEST: usize = 128;
 /// Rules that are asked about one packet.
 const MOST_ASKED: usize = 200_000;
 
-struct Walk<'a> {
+pub(super) struct Walk<'a> {
     /// In the order of their priorities.
     hooked: Rc<[Hooked<'a>]>,
-    cgroups: &'a Membership,
-    view: View,
-    path: Vec<Step>,
+    pub(super) known: Known<'a>,
+    pub(super) dice: &'a mut Dice,
+    pub(super) view: View,
+    pub(super) path: Vec<Step>,
     telling: Telling,
     asked: Vec<Asked>,
     /// How many rules were asked.
     count: usize,
-    decided: Option<usize>,
+    pub(super) decided: Option<usize>,
     /// Whether conntrack has seen it: what is made here it sees as it is sent, and not again as it arrives.
-    is_seen: bool,
+    pub(super) is_seen: bool,
     /// How many chains have been entered by jumps and not been left.
     depth: usize,
-    /// Where it goes instead: a [`Fate::Redirect`] or a [`Fate::Tproxy`].
-    redirected: Option<Fate>,
+    /// Where it goes instead: a [`Fate::Redirect`], a [`Fate::Tproxy`] or a [`Fate::Dnat`].
+    pub(super) redirected: Option<Fate>,
+    /// Whether it is settled what its source is.
+    pub(super) is_source_settled: bool,
+    /// Whether the chain that is asked is about the source alone.
+    is_about_source: bool,
 }
 
-/// Whether NAT is still to be asked.
+/// Whether NAT of the destination is still to be asked.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Nat {
     Asked,
@@ -99,7 +70,7 @@ enum Nat {
 }
 
 /// How a chain ended.
-enum End {
+pub(super) enum End {
     /// At its end or by RETURN: the caller goes on.
     Returned,
     /// The table is done with the packet.
@@ -108,51 +79,176 @@ enum End {
     Final(Fate),
 }
 
-impl Walk<'_> {
-    fn fate(&mut self, packet: &Packet) -> Fate {
-        match self.pass(packet) {
+impl<'a> Walk<'a> {
+    pub(super) fn new(
+        hooked: Rc<[Hooked<'a>]>,
+        packet: &Packet,
+        known: Known<'a>,
+        telling: Telling,
+        dice: &'a mut Dice,
+    ) -> Self {
+        Self {
+            hooked,
+            known,
+            dice,
+            view: View::of(packet),
+            path: vec![],
+            telling,
+            asked: vec![],
+            count: 0,
+            decided: None,
+            is_seen: false,
+            depth: 0,
+            redirected: None,
+            is_source_settled: false,
+            is_about_source: false,
+        }
+    }
+
+    pub(super) fn verdict(mut self, packet: &Packet) -> Verdict {
+        let fate = match self.pass(packet) {
             Err(fate) => fate,
             Ok(()) => self.redirected.unwrap_or(Fate::Direct),
+        };
+        Verdict {
+            fate,
+            mark: self.view.mark,
+            connection_mark: self.view.connection_mark,
+            is_tracked: self.view.state != State::Untracked,
+            zone: self.view.zone,
+            is_remembered: self.view.is_remembered,
+            path: self.path,
+            decided: self.decided,
+            asked: self.asked,
+            ways: vec![],
         }
     }
 
     fn pass(&mut self, packet: &Packet) -> Result<(), Fate> {
-        match packet.origin {
-            Origin::Remote => self.hook(HookPoint::Prerouting, Nat::Asked)?,
-            Origin::Socket { .. } => {
-                self.hook(HookPoint::Output, Nat::Asked)?;
-                self.is_seen = true;
-                if self.redirected.is_some() {
-                    self.view.out_device = Some("lo".to_owned());
-                }
-                // Source NAT moves nothing.
-                self.hook(HookPoint::Postrouting, Nat::Over)?;
-                if self.view.out_device.as_deref() != Some("lo") {
-                    return Ok(());
-                }
-                self.view.in_device = self.view.out_device.take();
-                self.view.owner = None;
-                // Over `lo` the connection has been through NAT already.
-                self.hook(HookPoint::Prerouting, Nat::Over)?;
-            }
+        if packet.origin == Origin::Remote {
+            self.hook(HookPoint::Prerouting, Nat::Asked)?;
+            return match self.is_for_here() {
+                Some(true) => self.arrive(),
+                Some(false) => self.go_through(),
+                None => self.either(Self::arrive, Self::go_through),
+            };
         }
+        self.hook(HookPoint::Output, Nat::Asked)?;
+        self.is_seen = true;
+        if self.redirected.is_some() {
+            self.view.out_device = self.device_to_destination();
+        }
+        self.hook(HookPoint::Postrouting, Nat::Over)?;
+        self.is_source_settled = true;
+        match &self.view.out_device {
+            Device::Is(name) if name == "lo" => self.loop_back(),
+            Device::Unknown => self.either(Self::loop_back, |_| Ok(())),
+            _ => Ok(()),
+        }
+    }
+
+    /// Over `lo` it comes in again; the connection has been through NAT already.
+    fn loop_back(&mut self) -> Result<(), Fate> {
+        self.view.in_device = Device::Is(String::from("lo"));
+        self.view.out_device = Device::None;
+        self.view.owner = None;
+        self.hook(HookPoint::Prerouting, Nat::Over)?;
+        self.arrive()
+    }
+
+    fn arrive(&mut self) -> Result<(), Fate> {
         self.hook(HookPoint::Input, Nat::Over)
+    }
+
+    fn go_through(&mut self) -> Result<(), Fate> {
+        self.view.out_device = self.device_to_destination();
+        self.hook(HookPoint::Forward, Nat::Over)?;
+        self.view.in_device = Device::None;
+        self.hook(HookPoint::Postrouting, Nat::Over)
+    }
+
+    /// Where it is not known which of the two, whatever both come to.
+    fn either(
+        &mut self,
+        one: impl Fn(&mut Self) -> Result<(), Fate>,
+        other: impl Fn(&mut Self) -> Result<(), Fate>,
+    ) -> Result<(), Fate> {
+        let (view, decided, redirected) = (self.view.clone(), self.decided, self.redirected);
+        let (steps, settled) = (self.path.len(), self.is_source_settled);
+        let first = one(self);
+        let after_first = (self.redirected, self.view.mark, self.view.connection_mark);
+        self.view = view;
+        (self.decided, self.redirected, self.is_source_settled) = (decided, redirected, settled);
+        self.path.truncate(steps);
+        let second = other(self);
+        let after_second = (self.redirected, self.view.mark, self.view.connection_mark);
+        if first == second && after_first == after_second {
+            return second;
+        }
+        self.decided = decided;
+        Err(Fate::Unknown)
+    }
+
+    /// Whether it is delivered here; none where that cannot be said.
+    fn is_for_here(&self) -> Option<bool> {
+        let Some(Fate::Dnat { to, .. }) = self.redirected else {
+            // What comes in is asked about because it comes here, unless it is known better.
+            let elsewhere = self.redirected.is_none()
+                && self
+                    .view
+                    .destination
+                    .and_then(|to| self.known.ground.kind(to))
+                    .is_some_and(|kind| kind == AddressKind::Unicast);
+            return Some(!elsewhere);
+        };
+        self.known.ground.kind(to).map(|kind| kind == AddressKind::Local)
+    }
+
+    /// By which device it leaves, after it was led elsewhere.
+    fn device_to_destination(&self) -> Device {
+        if matches!(self.redirected, Some(Fate::Redirect { .. } | Fate::Tproxy { .. })) {
+            return Device::Is(String::from("lo"));
+        }
+        let device = self.view.destination.and_then(|to| self.known.ground.device(to));
+        device.map_or(Device::Unknown, Device::Is)
     }
 
     fn hook(&mut self, point: HookPoint, nat: Nat) -> Result<(), Fate> {
         let hooked = Rc::clone(&self.hooked);
         for hooked in hooked.iter().filter(|hooked| hooked.base.point == point) {
-            self.base_chain(hooked, nat)?;
+            if !hooked.base.is_nat {
+                self.base_chain(hooked)?;
+            } else if matches!(point, HookPoint::Input | HookPoint::Postrouting) {
+                self.source_nat(hooked)?;
+            } else if nat == Nat::Asked && self.view.state.is_first() && !self.is_destination_settled() {
+                self.base_chain(hooked)?;
+            }
         }
         Ok(())
     }
 
-    fn base_chain(&mut self, hooked: &Hooked<'_>, nat: Nat) -> Result<(), Fate> {
-        // Where it goes is settled once.
-        let is_settled = matches!(self.redirected, Some(Fate::Redirect { .. }));
-        if hooked.base.is_nat && (nat == Nat::Over || !self.view.state.is_first() || is_settled) {
+    /// Where it goes is settled once.
+    fn is_destination_settled(&self) -> bool {
+        matches!(self.redirected, Some(Fate::Redirect { .. } | Fate::Dnat { .. }))
+    }
+
+    /// A chain that can do no more than change the source: where the packet goes was decided elsewhere.
+    fn source_nat(&mut self, hooked: &Hooked<'_>) -> Result<(), Fate> {
+        if self.is_source_settled || !self.view.state.is_first() {
             return Ok(());
         }
+        let (steps, decided) = (self.path.len(), self.decided);
+        self.is_about_source = true;
+        let end = self.base_chain(hooked);
+        self.is_about_source = false;
+        if end.is_ok() {
+            self.path.truncate(steps);
+            self.decided = decided;
+        }
+        end
+    }
+
+    fn base_chain(&mut self, hooked: &Hooked<'_>) -> Result<(), Fate> {
         match self.chain(hooked, hooked.chain) {
             End::Final(fate) => Err(fate),
             End::Returned if hooked.chains[hooked.chain].kind == ChainKind::Builtin(Policy::Drop) => {
@@ -163,7 +259,7 @@ impl Walk<'_> {
         }
     }
 
-    fn chain(&mut self, hooked: &Hooked<'_>, number: usize) -> End {
+    pub(super) fn chain(&mut self, hooked: &Hooked<'_>, number: usize) -> End {
         // The kernel takes no rules that are as deep as this, or run in a circle; a file may hold anything.
         if self.depth >= DEEPEST || self.count >= MOST_ASKED {
             return self.decide(End::Final(Fate::Unknown));
@@ -183,7 +279,12 @@ impl Walk<'_> {
                 rule: index,
             };
             let fit = self.ask(rule, at);
-            if fit == Fit::No || (fit == Fit::Unknown && only_watches(&rule.target)) {
+            if fit == Fit::No || (fit != Fit::Yes && only_watches(&rule.target)) {
+                continue;
+            }
+            if let Fit::ByChance(share) = fit
+                && self.dice.throw(vec![share, 1.0 - share]) == 1
+            {
                 continue;
             }
             self.path.push(Step {
@@ -203,137 +304,38 @@ impl Walk<'_> {
         End::Returned
     }
 
-    /// None where the next rule is asked.
-    fn target(&mut self, hooked: &Hooked<'_>, target: &Target) -> Option<End> {
-        match target {
-            Target::Continue => None,
-            Target::Accept => Some(self.decide(End::Accepted)),
-            Target::Return => Some(self.decide(End::Returned)),
-            Target::Drop => Some(self.decide(End::Final(Fate::Drop))),
-            Target::Reject(_) => Some(self.decide(End::Final(Fate::Reject))),
-            Target::Redirect(port) => {
-                self.redirect(*port);
-                Some(self.decide(End::Accepted))
-            }
-            Target::Tproxy { or_next, .. } if self.view.holder == Holder::Plain => {
-                if *or_next {
-                    // It has not fitted.
-                    self.path.pop();
-                    return None;
-                }
-                Some(self.decide(End::Final(Fate::Drop)))
-            }
-            Target::Tproxy {
-                port,
-                mark,
-                connection,
-                ..
-            } => {
-                self.redirected = Some(Fate::Tproxy { port: *port });
-                self.view.mark = mark.unwrap_or(self.view.mark);
-                self.mark_connection(connection.unwrap_or(self.view.connection_mark));
-                Some(self.decide(End::Accepted))
-            }
-            Target::MarkConnection(mark) => {
-                self.mark_connection(*mark);
-                None
-            }
-            Target::Mark(mark) => {
-                self.view.mark = *mark;
-                None
-            }
-            Target::SaveMark => {
-                self.mark_connection(self.view.mark);
-                None
-            }
-            Target::RestoreMark => {
-                if self.view.state != State::Untracked {
-                    self.view.mark = self.view.connection_mark;
-                }
-                None
-            }
-            Target::Notrack => {
-                if !self.is_seen {
-                    self.view.state = State::Untracked;
-                }
-                None
-            }
-            Target::Zone(zone) => {
-                // Only the first one counts.
-                if self.view.zone == 0 {
-                    self.view.zone = *zone;
-                }
-                None
-            }
-            Target::Remember(_) => {
-                self.view.is_remembered = true;
-                self.view.dns_answers = true;
-                None
-            }
-            Target::Jump(name) | Target::Goto(name) => {
-                let Some(chain) = hooked.chains.iter().position(|chain| chain.name == *name) else {
-                    return Some(self.decide(End::Final(Fate::Unknown)));
-                };
-                match self.chain(hooked, chain) {
-                    End::Returned if matches!(target, Target::Jump(_)) => None,
-                    end => Some(end),
-                }
-            }
-            Target::Other(_) if only_watches(target) => None,
-            Target::Other(text) => match new_mark(text, self.view.mark) {
-                Some(mark) => {
-                    self.view.mark = mark;
-                    None
-                }
-                None => Some(self.decide(End::Final(Fate::Unknown))),
-            },
-        }
-    }
-
-    fn mark_connection(&mut self, mark: u32) {
-        if self.view.state != State::Untracked {
-            self.view.connection_mark = mark;
-        }
-    }
-
     /// Notes the last step as the one that decided. A redirect stands, whatever lets it pass later.
-    fn decide(&mut self, end: End) -> End {
+    pub(super) fn decide(&mut self, end: End) -> End {
         let passes = matches!(end, End::Accepted | End::Returned);
         let last = self.path.last();
-        let redirects =
-            last.is_some_and(|step| matches!(step.rule.target, Target::Redirect(_) | Target::Tproxy { .. }));
+        let redirects = last.is_some_and(|step| leads_elsewhere(&step.rule.target));
         if !passes || self.redirected.is_none() || redirects {
             self.decided = self.path.len().checked_sub(1);
         }
         end
     }
 
-    fn redirect(&mut self, port: u16) {
-        self.redirected = Some(Fate::Redirect { port });
-        self.view.destination_port = port;
-        self.view.destination = match (self.view.owner, self.view.source) {
-            (None, _) => None,
-            (Some(_), IpAddr::V4(_)) => Some(std::net::Ipv4Addr::LOCALHOST.into()),
-            (Some(_), IpAddr::V6(_)) => Some(std::net::Ipv6Addr::LOCALHOST.into()),
-        };
-    }
-
     /// Whether the rule fits; notes what stands against it.
     fn ask(&mut self, rule: &Rule, at: At) -> Fit {
         self.count += 1;
         let (mut failed, mut unknown) = (Tests::default(), Tests::default());
+        let mut share = None;
         for (number, found) in rule.matches.iter().enumerate() {
-            match self.view.fits(found, self.cgroups) {
+            match self.view.fits(found, self.known) {
                 Fit::No if self.telling == Telling::Path => return Fit::No,
                 Fit::No => failed.add(number),
                 Fit::Unknown => unknown.add(number),
                 Fit::Yes => {}
+                // Never.
+                Fit::ByChance(one) if one <= 0.0 => failed.add(number),
+                Fit::ByChance(one) => share = Some(share.unwrap_or(1.0) * one),
             }
         }
-        let fit = match (failed.is_empty(), unknown.is_empty()) {
-            (false, _) => Fit::No,
-            (true, false) => Fit::Unknown,
-            (true, true) => Fit::Yes,
+        let fit = match (failed.is_empty(), unknown.is_empty(), share) {
+            (false, ..) => Fit::No,
+            (true, false, _) => Fit::Unknown,
+            (true, true, None) => Fit::Yes,
+            (true, true, Some(share)) => Fit::ByChance(share),
         };
         if self.telling == Telling::Path {
             return fit;
@@ -343,40 +345,13 @@ impl Walk<'_> {
             failed,
             unknown,
             met: Met {
+                destination: self.view.destination,
                 destination_port: self.view.destination_port,
                 mark: self.view.mark,
-                is_inward: self.view.in_device.is_some(),
+                is_inward: self.view.in_device != Device::None,
+                is_about_source: self.is_about_source,
             },
         });
         fit
     }
-}
-
-/// Targets that look at a packet, or change what no test here looks at.
-fn only_watches(target: &Target) -> bool {
-    const WATCHERS: [&str; 8] = [
-        "LOG", "NFLOG", "TRACE", "AUDIT", "TCPMSS", "DSCP", "TOS", "CHECKSUM",
-    ];
-    match target {
-        Target::Continue => true,
-        Target::Other(text) => {
-            text.split(' ')
-                .next()
-                .is_some_and(|name| WATCHERS.contains(&name))
-                || text.starts_with("CONNMARK --save-mark")
-                // Which of two tables of connections it is kept in.
-                || text.starts_with("CT --zone")
-                || text.starts_with("ct zone set ")
-                || text == "meta nftrace set 1"
-        }
-        _ => false,
-    }
-}
-
-/// What `MARK --set-xmark VALUE/MASK` makes of a mark.
-fn new_mark(target: &str, mark: u32) -> Option<u32> {
-    let text = target.strip_prefix("MARK --set-xmark ")?;
-    let (value, mask) = text.split_once('/').unwrap_or((text, "0xffffffff"));
-    let number = |text: &str| u32::from_str_radix(text.strip_prefix("0x")?, 16).ok();
-    Some((mark & !number(mask)?) ^ number(value)?)
 }

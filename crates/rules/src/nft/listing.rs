@@ -28,15 +28,10 @@ pub fn listing(text: &str) -> Installed {
             (_, None) => {}
             (["flags", "dormant", ..], Some(table)) => table.is_dormant = true,
             (["chain", .., "{"], Some(table)) => table.block = Block::Chain(FoundChain::new(line[1].text())),
-            ([kind @ ("set" | "map"), .., "{"], Some(table)) => {
-                table.block = match *kind {
-                    "set" => Block::Set(line[1].text().to_owned()),
-                    _ => Block::Other,
-                };
-            }
+            (["set" | "map", .., "{"], Some(table)) => table.block = Block::Set(Members::of(line[1].text())),
             (["}"], Some(table)) => match std::mem::replace(&mut table.block, Block::None) {
                 Block::Chain(chain) => table.chains.push(chain),
-                Block::Set(_) | Block::Other => {}
+                Block::Set(set) => table.sets.extend(set.close()),
                 Block::None => {
                     if let Some(table) = open.take() {
                         installed.tables.extend(table.close());
@@ -64,8 +59,61 @@ struct Open {
 enum Block {
     None,
     Chain(FoundChain),
-    Set(String),
-    Other,
+    Set(Members),
+}
+
+/// What a set holds, or a map.
+struct Members {
+    name: String,
+    /// In braces.
+    words: Vec<Word>,
+    /// Whether what it holds changes by itself.
+    is_fleeting: bool,
+}
+
+impl Members {
+    fn of(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            words: lines("{ }").concat(),
+            is_fleeting: false,
+        }
+    }
+
+    fn line(&mut self, words: &[Word], raw: &[&str]) {
+        match raw {
+            ["elements", "=", ..] => self.words = plain(&words[2..]),
+            ["flags", flags @ ..] => {
+                self.is_fleeting |= flags.iter().any(|flag| matches!(*flag, "dynamic" | "timeout"));
+            }
+            ["timeout", ..] => self.is_fleeting = true,
+            _ => {}
+        }
+    }
+
+    /// Such a set stays a name, which is not known to be anything.
+    fn close(self) -> Option<(String, Vec<Word>)> {
+        let is_lasting = |word: &Word| !matches!(word.raw(), "timeout" | "expires");
+        (!self.is_fleeting && self.words.iter().all(is_lasting)).then_some((self.name, self.words))
+    }
+}
+
+/// Members without what is only said of them.
+fn plain(words: &[Word]) -> Vec<Word> {
+    let mut kept = vec![];
+    let mut rest = words;
+    while let [word, after @ ..] = rest {
+        let said = match word.raw() {
+            "comment" => 1,
+            "counter" => 4,
+            _ => {
+                kept.push(word.clone());
+                0
+            }
+        };
+        rest = after.get(said..).unwrap_or_default();
+    }
+    kept
 }
 
 struct FoundChain {
@@ -108,12 +156,8 @@ impl Open {
     fn line(&mut self, words: &[Word], raw: &[&str]) {
         match &mut self.block {
             Block::Chain(chain) => chain.line(words, raw),
-            Block::Set(name) => {
-                if let ["elements", "=", ..] = raw {
-                    self.sets.insert(name.clone(), words[2..].to_vec());
-                }
-            }
-            Block::None | Block::Other => {}
+            Block::Set(set) => set.line(words, raw),
+            Block::None => {}
         }
     }
 
@@ -171,24 +215,21 @@ impl Open {
         })
     }
 
-    /// With the members of each named set in its place. What a set of another kind holds changes by itself, and so
-    /// stays a name, which is not known to be anything.
+    /// With the members of each named set and map in its place.
     fn with_members(&self, words: &[Word]) -> Vec<Word> {
-        let mut all = vec![];
+        let mut all: Vec<Word> = vec![];
         for word in words {
+            let is_changed = all
+                .last()
+                .is_some_and(|last| matches!(last.raw(), "add" | "update" | "delete"));
             let members = word.raw().strip_prefix('@').and_then(|name| self.sets.get(name));
-            match members {
-                Some(members) if members.iter().all(is_plain) => all.extend(members.iter().cloned()),
+            match members.filter(|_| !is_changed) {
+                Some(members) => all.extend(members.iter().cloned()),
                 _ => all.push(word.clone()),
             }
         }
         all
     }
-}
-
-/// Whether it is a member as such, and says nothing about one.
-fn is_plain(word: &Word) -> bool {
-    !matches!(word.raw(), "timeout" | "expires" | "counter" | "comment" | ":")
 }
 
 /// `filter hook output priority mangle - 5; policy drop;`, from the kind on, without the word `hook`.

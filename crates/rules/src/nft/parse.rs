@@ -1,7 +1,9 @@
 //! What `nft list table` prints, as rule sets. A statement that is not known is kept as text, and the rule
 //! then differs from any that is wanted; nothing is ever dropped.
 
+mod flags;
 mod foreign;
+mod keys;
 pub(super) mod rule;
 pub(super) mod words;
 

@@ -10,8 +10,8 @@ use crate::cgroup;
 use crate::intent::SocketMark;
 use crate::plan::Family;
 use crate::ruleset::{
-    Addresses, Chain, ChainKind, IpProtocol, Match, Memory, Policy, PortRange, Rule, Ruleset, SET, TableName,
-    Target, Test,
+    Addresses, Chain, ChainKind, ForeignTarget, ForeignTest, IpProtocol, Match, Memory, Policy, PortRange,
+    Rule, Ruleset, SET, TableName, Target, Test,
 };
 
 /// The text that replaces the tables `there` by what `wanted` holds, in one step of the kernel. Both families
@@ -245,7 +245,7 @@ fn test_text(found: &Match, protocol: IpProtocol) -> Option<String> {
         Test::Zone(zone) => format!("ct zone {not}{zone}"),
         Test::Alive(_) => format!("meta nfproto {not}@{SET}"),
         Test::Comment(_) => return None,
-        Test::Other(text) => text.clone(),
+        Test::Foreign(ForeignTest { text, .. }) | Test::Other(text) => text.clone(),
     })
 }
 
@@ -351,6 +351,6 @@ fn target_text(table: TableName, target: &Target) -> Option<String> {
         Target::Notrack => "notrack".to_owned(),
         Target::Zone(zone) => format!("ct zone set {zone}"),
         Target::Remember(_) => Memory::Set.told(),
-        Target::Other(text) => text.clone(),
+        Target::Foreign(ForeignTarget { text, .. }) | Target::Other(text) => text.clone(),
     })
 }

@@ -6,7 +6,9 @@ use std::fmt;
 use crate::ipset;
 use crate::plan::Family;
 
-use super::{ChainKind, IpProtocol, Policy, PortRange, Rule, Ruleset, Table, Target, Test};
+use super::{
+    ChainKind, ForeignTarget, ForeignTest, IpProtocol, Policy, PortRange, Rule, Ruleset, Table, Target, Test,
+};
 
 /// As `iptables-save` prints it and `iptables-restore` reads it, without counters and dates.
 impl fmt::Display for Ruleset {
@@ -85,7 +87,7 @@ impl fmt::Display for Rule {
             Target::Notrack => f.write_str(" -j CT --notrack"),
             Target::Zone(zone) => write!(f, " -j CT --zone {zone}"),
             Target::Remember(memory) => write!(f, " -m recent {}", memory.told()),
-            Target::Other(text) => write!(f, " -j {text}"),
+            Target::Foreign(ForeignTarget { text, .. }) | Target::Other(text) => write!(f, " -j {text}"),
         }
     }
 }
@@ -158,7 +160,7 @@ impl fmt::Display for Test {
             Self::Zone(zone) => write!(f, "ct zone {zone}"),
             Self::Alive(memory) => f.write_str(&memory.asked()),
             Self::Comment(text) => write!(f, "--comment {}", quoted(text)),
-            Self::Other(text) => f.write_str(text),
+            Self::Foreign(ForeignTest { text, .. }) | Self::Other(text) => f.write_str(text),
         }
     }
 }

@@ -39,6 +39,12 @@ impl Addresses {
         self.family
     }
 
+    /// Each of them, lowest first.
+    pub fn iter(&self) -> impl Iterator<Item = IpAddr> {
+        let ranges = self.ranges.iter();
+        ranges.flat_map(|(first, last)| (*first..=*last).map(|number| self.address(number)))
+    }
+
     /// Whether the address is one of them.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {

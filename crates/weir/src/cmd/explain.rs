@@ -30,7 +30,8 @@ use crate::errors::{self, OrNamed, fail};
 ///
 /// Walks the installed rules (iptables of either kind, nftables, anybody's) as the kernel would, then asks what the
 /// proxy asks: listener, protocol, route, cluster, endpoint. What is in the way is named with its side (client, rules,
-/// proxy, registry, endpoint), the rule, and what to do. Nothing is sent and nothing is changed, but with --trace.
+/// proxy, registry, endpoint), the rule, and what to do. Nothing is sent and nothing is changed, but with --trace
+/// and --probe.
 ///
 /// Exit status: 0 the connection would work; 1 it would fail, or go past the proxy although the mesh owns the
 /// destination; 2 something could not be read, or the arguments are wrong; 3 it cannot be said,
@@ -42,7 +43,7 @@ pub(crate) struct Args {
     #[arg(value_name = "ERROR", conflicts_with = "to")]
     name: Option<ErrorName>,
 
-    /// The client: pod/NAMESPACE/NAME, netns:PATH or netns:NAME, pid:N [default: where this runs]
+    /// The client: pod/NAMESPACE/NAME (also of `weir run --as`), netns:PATH or netns:NAME, pid:N [default: where this runs]
     #[arg(long, value_name = "WHERE")]
     from: Option<From>,
     /// The destination: HOST:PORT, where HOST is a name of the mesh, any other name or an address; or a URL
@@ -54,7 +55,8 @@ pub(crate) struct Args {
     /// The connection comes into the namespace; --to is then an address of its own
     #[arg(long = "in")]
     inbound: bool,
-    /// User id of the client [default: the process's, with pid:N and without --from; else 1000]
+    /// User id of the client [default: the process's, with pid:N and without --from; that of the pod's processes where
+    /// they have one; else 1000]
     #[arg(long)]
     uid: Option<u32>,
     /// Its group id [default: as --uid]
@@ -71,7 +73,7 @@ pub(crate) struct Args {
     family: Option<Family>,
 
     /// Rules from a file instead of the namespace's: what iptables-save -c, ip6tables-save -c or nft list ruleset
-    /// printed, also of another mesh's pod; `-` is standard input
+    /// printed, also of another mesh's pod; what ipset save and ip addr print may follow; `-` is standard input
     #[arg(long, value_name = "FILE", help_heading = "What is asked")]
     rules: Option<PathBuf>,
     /// The registry from manifests instead of a running proxy's
@@ -93,6 +95,10 @@ pub(crate) struct Args {
     /// else by counters. It is closed at once; a table called weir-trace is there meanwhile
     #[arg(long, help_heading = "What is asked", conflicts_with_all = ["rules", "inbound"])]
     trace: bool,
+    /// Call the endpoints that the connection may come to, as the proxy would (else the destination, as the client would),
+    /// and close at once: each has 1 s to answer. Most servers do not mind; some count it as a client that failed
+    #[arg(long, help_heading = "What is asked", conflicts_with = "rules")]
+    probe: bool,
 
     /// Every rule that was asked, and why it did not fit
     #[arg(long, short, help_heading = "Form")]
@@ -114,6 +120,7 @@ Examples:
   weir explain --from pod/shop/client --to http://web.shop/          the pod's proxy runs on this machine
   weir explain --from pid:4711 --to 10.96.0.10:80 -v                 as that process, every rule
   weir explain --from netns:client --in --to 10.1.0.5:8080           what comes in
+  weir explain --to web.shop:80 --probe                              call the endpoints, too
   weir explain --from pid:4711 --to 10.96.0.10:80 --trace            make the connection, and watch the kernel
   weir explain --rules rules.txt --manifests mesh/ --to web.shop:80  with what somebody sent you";
 
@@ -168,7 +175,7 @@ fn answer(args: &Args) -> Result<ExitCode> {
 /// Within the namespace.
 fn explained(args: &Args, to: &Target, place: &Place) -> Result<Told> {
     let mesh = mesh::find(args, place)?;
-    let (rules, network) = seen(args, to, &mesh)?;
+    let (rules, network) = seen(args, to, &mesh, place)?;
     let snapshot = match &mesh {
         Mesh::Known { snapshot, .. } => Some(&**snapshot),
         Mesh::Unknown(_) => None,
@@ -268,12 +275,16 @@ fn question(args: &Args, to: &Target, place: &Place, address: IpAddr) -> Questio
             mark: args.mark,
             cgroups: place.cgroups.clone(),
             source: args.source,
+            who: match args.uid {
+                Some(_) => String::new(),
+                None => place.who.clone(),
+            },
         },
     }
 }
 
 /// The rules, and the namespace that they are of.
-fn seen(args: &Args, to: &Target, mesh: &Mesh) -> Result<(Rules, Box<dyn Network>)> {
+fn seen(args: &Args, to: &Target, mesh: &Mesh, place: &Place) -> Result<(Rules, Box<dyn Network>)> {
     let Some(file) = &args.rules else {
         let seen = netsys::rules::look().or_named(
             ErrorName::RulesUnreadable,
@@ -283,7 +294,11 @@ fn seen(args: &Args, to: &Target, mesh: &Mesh) -> Result<(Rules, Box<dyn Network
             installed: seen.installed,
             hidden: seen.hidden,
         };
-        return Ok((rules, Box::new(Live)));
+        let live = Live {
+            probes: args.probe,
+            proxy_is_elsewhere: place.proxy.is_some(),
+        };
+        return Ok((rules, Box::new(live)));
     };
     let text = match file.as_os_str() == "-" {
         true => io::read_to_string(io::stdin()),
@@ -302,6 +317,7 @@ fn seen(args: &Args, to: &Target, mesh: &Mesh) -> Result<(Rules, Box<dyn Network
     };
     let assumed = Assumed {
         own: own.unwrap_or_default(),
+        told: dumps::addresses(&text),
     };
     let rules = Rules {
         installed,

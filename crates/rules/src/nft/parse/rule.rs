@@ -4,12 +4,15 @@ use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
+use super::keys::written;
 use super::words::Word;
 use crate::cgroup;
 use crate::intent::SocketMark;
 use crate::plan::Family;
 use crate::render::{PORT_UNREACHABLE, class, ids, port_set, rank};
-use crate::ruleset::{Addresses, IpProtocol, Match, Memory, Rule, SET, TableName, Target, Test};
+use crate::ruleset::{
+    Addresses, Does, ForeignTarget, IpProtocol, Match, Memory, Rule, SET, TableName, Target, Test,
+};
 
 /// A rule, and the family that it is for, where that is one of two.
 pub(in crate::nft) struct Found {
@@ -20,25 +23,32 @@ pub(in crate::nft) struct Found {
 /// Reads it statement by statement; from the first one that is not known the rest is kept as it stands. `table` is
 /// what the chain stands in for, in a table of ours.
 pub(in crate::nft) fn rule(words: &[Word], table: Option<TableName>) -> Found {
-    let mut reader = Reader {
-        table,
-        family: None,
-        matches: vec![],
-        target: Target::Continue,
-    };
+    let mut reader = Reader::new(table, None);
     let (mut rest, comment) = match words {
         [rest @ .., keyword, comment] if keyword.raw() == "comment" => (rest, Some(comment.text())),
         _ => (words, None),
     };
+    let whole = rest;
+    let mut tests = None;
     while !rest.is_empty() {
         match reader.statement(rest) {
             Some(used) => rest = &rest[used..],
+            // Of a table of ours, more than one is no rule of ours.
+            None if table.is_none() && reader.goes_on() => {
+                tests.get_or_insert(reader.matches.len());
+                reader
+                    .targets
+                    .push(std::mem::replace(&mut reader.target, Target::Continue));
+            }
             None => {
-                let written: Vec<_> = rest.iter().map(Word::written).collect();
-                reader.target = Target::Other(written.join(" "));
+                reader.targets.clear();
+                reader.target = Target::Other(written(rest));
                 break;
             }
         }
+    }
+    if let Some(tests) = tests.filter(|_| !reader.targets.is_empty()) {
+        reader.join(tests, whole);
     }
     let mut matches = reader.matches;
     matches.sort_by_key(|found| rank(&found.test));
@@ -56,15 +66,56 @@ pub(in crate::nft) fn rule(words: &[Word], table: Option<TableName>) -> Found {
 }
 
 pub(super) struct Reader {
-    table: Option<TableName>,
-    family: Option<Family>,
+    pub(super) table: Option<TableName>,
+    pub(super) family: Option<Family>,
     pub(super) matches: Vec<Match>,
+    /// Those before the last one.
+    targets: Vec<Target>,
     pub(super) target: Target,
 }
 
 impl Reader {
+    pub(super) fn new(table: Option<TableName>, family: Option<Family>) -> Self {
+        Self {
+            table,
+            family,
+            matches: vec![],
+            targets: vec![],
+            target: Target::Continue,
+        }
+    }
+
+    /// Whether the rule is not over with its target.
+    fn goes_on(&self) -> bool {
+        match &self.target {
+            Target::Mark(_)
+            | Target::MarkConnection(_)
+            | Target::SaveMark
+            | Target::RestoreMark
+            | Target::Notrack
+            | Target::Zone(_)
+            | Target::Remember(_) => true,
+            Target::Foreign(ForeignTarget { does, .. }) => matches!(does, Does::ChangeMark(_)),
+            _ => false,
+        }
+    }
+
+    /// All targets as one; a test after the first of them cannot be told of.
+    fn join(&mut self, tests: usize, words: &[Word]) {
+        let text = written(words);
+        if self.matches.len() != tests {
+            self.matches.truncate(tests);
+            self.target = Target::Other(text);
+            return;
+        }
+        let mut all = std::mem::take(&mut self.targets);
+        all.push(self.target.clone());
+        let does = Does::InTurn(all);
+        self.target = Target::Foreign(ForeignTarget { text, does });
+    }
+
     /// How many words the first statement has; none where it is not known.
-    fn statement(&mut self, words: &[Word]) -> Option<usize> {
+    pub(super) fn statement(&mut self, words: &[Word]) -> Option<usize> {
         let raw: Vec<_> = words.iter().take(12).map(Word::raw).collect();
         if self.target != Target::Continue {
             // A verdict ends a rule; what comes after one is not ours.
@@ -85,9 +136,9 @@ impl Reader {
                 })?;
                 Some(3)
             }
-            ["update", ..] => self.remember(words),
+            ["update", ..] => self.remember(words).or_else(|| self.foreign(words)),
             ["ct", "zone", "set", ..] => self.verdict(&raw),
-            ["tcp", "flags", ..] => self.opens(words),
+            ["tcp", "flags", ..] => self.opens(words).or_else(|| self.flags(words)),
             ["socket", "transparent", value @ ("0" | "1"), ..] => {
                 self.add(value == "0", Test::Transparent);
                 Some(3)
@@ -96,7 +147,11 @@ impl Reader {
                 self.add(false, Test::Original);
                 Some(3)
             }
-            ["meta" | "ct", "mark", "set", ..] => self.verdict(&raw),
+            ["meta" | "ct", "mark", "set", ..] => match self.verdict(&raw) {
+                // More is computed of it than our rules do.
+                Some(used) if !raw.get(used).is_some_and(|word| is_operator(word)) => Some(used),
+                _ => self.foreign(words),
+            },
             [
                 of @ ("meta" | "ct"),
                 "mark",
@@ -118,19 +173,23 @@ impl Reader {
                 self.add(operator == "!=", test(mark));
                 Some(6)
             }
-            [ip @ ("ip" | "ip6"), "daddr", ".", header, "dport", ..] => self.services(ip, header, words),
+            [ip @ ("ip" | "ip6"), "daddr", ".", header, "dport", ..] => {
+                self.services(ip, header, words).or_else(|| self.foreign(words))
+            }
             ["socket", "cgroupv2", "level", level, ..] => self.cgroup(level, words),
             [
                 "meta",
                 key @ ("l4proto" | "skuid" | "skgid" | "mark" | "cgroup"),
                 ..,
-            ] => self.value(2, key, "", words),
-            [key @ ("skuid" | "skgid" | "mark" | "iifname" | "oifname"), ..] => self.value(1, key, "", words),
+            ] => self.value(2, key, "", words).or_else(|| self.foreign(words)),
+            [key @ ("skuid" | "skgid" | "mark" | "iifname" | "oifname"), ..] => {
+                self.value(1, key, "", words).or_else(|| self.foreign(words))
+            }
             [
                 header @ ("ip" | "ip6" | "tcp" | "udp" | "sctp" | "ct"),
                 key @ ("saddr" | "daddr" | "sport" | "dport" | "state" | "mark" | "zone"),
                 ..,
-            ] => self.value(2, key, header, words),
+            ] => self.value(2, key, header, words).or_else(|| self.foreign(words)),
             _ => self.verdict(&raw).or_else(|| self.foreign(words)),
         }
     }
@@ -149,6 +208,16 @@ impl Reader {
 
     /// A selector, perhaps `!=`, and a value or a set of them.
     fn value(&mut self, start: usize, key: &str, header: &str, words: &[Word]) -> Option<usize> {
+        let (family, known) = (self.family, self.matches.len());
+        let found = self.value_test(start, key, header, words);
+        if found.is_none() {
+            self.family = family;
+            self.matches.truncate(known);
+        }
+        found
+    }
+
+    fn value_test(&mut self, start: usize, key: &str, header: &str, words: &[Word]) -> Option<usize> {
         let negated = words.get(start)?.raw() == "!=";
         let start = start + usize::from(negated);
         let (values, used) = values(&words[start..])?;
@@ -234,7 +303,7 @@ impl Reader {
     }
 
     /// Which a test of a port says as well.
-    fn protocol(&mut self, header: &str) -> Option<()> {
+    pub(super) fn protocol(&mut self, header: &str) -> Option<()> {
         let protocol = Test::Protocol(protocol(header)?);
         if !self.matches.iter().any(|found| found.test == protocol) {
             self.add(false, protocol);
@@ -326,11 +395,20 @@ fn set_mark<'a>(of: &str, words: &'a [&'a str]) -> Option<(Option<u32>, &'a [&'a
     }
 }
 
+fn is_operator(word: &str) -> bool {
+    matches!(word, "&" | "|" | "^" | "and" | "or" | "xor")
+}
+
 /// One value, `a,b`, or `{ a, b }`, and how many words that is.
 fn values(words: &[Word]) -> Option<(Vec<&str>, usize)> {
     let braced = words.first()?.raw() == "{";
     let start = usize::from(braced);
-    let mut values = vec![words.get(start)?.text()];
+    let first = words.get(start)?;
+    // A map, several selectors, or nothing in braces.
+    if matches!(first.raw(), "vmap" | "." | "}" | "set" | "&") || first.raw().starts_with('@') {
+        return None;
+    }
+    let mut values = vec![first.text()];
     let mut used = start + 1;
     while words.get(used).is_some_and(|word| word.raw() == ",") {
         values.push(words.get(used + 1)?.text());
@@ -355,7 +433,7 @@ fn address_test(family: Family, key: &str, values: &[&str]) -> Option<Test> {
     }
 }
 
-fn address_range(text: &str) -> Option<(IpAddr, IpAddr)> {
+pub(super) fn address_range(text: &str) -> Option<(IpAddr, IpAddr)> {
     if text.contains('/') {
         let net: IpNet = text.parse().ok()?;
         return Some((net.network(), net.broadcast()));
@@ -364,14 +442,14 @@ fn address_range(text: &str) -> Option<(IpAddr, IpAddr)> {
 }
 
 /// `a` or `a-b`.
-fn pair<T: Copy>(text: &str, read: impl Fn(&str) -> Option<T>) -> Option<(T, T)> {
+pub(super) fn pair<T: Copy>(text: &str, read: impl Fn(&str) -> Option<T>) -> Option<(T, T)> {
     match text.split_once('-') {
         Some((first, last)) => Some((read(first)?, read(last)?)),
         None => read(text).map(|value| (value, value)),
     }
 }
 
-fn id_ranges(values: &[&str]) -> Option<Vec<(u32, u32)>> {
+pub(super) fn id_ranges(values: &[&str]) -> Option<Vec<(u32, u32)>> {
     let ranges = values.iter().map(|value| pair(value, |text| text.parse().ok()));
     ranges.collect()
 }
@@ -383,7 +461,7 @@ pub(super) fn protocol(text: &str) -> Option<IpProtocol> {
     })
 }
 
-fn number(text: &str) -> Option<u32> {
+pub(super) fn number(text: &str) -> Option<u32> {
     match text.strip_prefix("0x") {
         Some(hex) => u32::from_str_radix(hex, 16).ok(),
         None => text.parse().ok(),

@@ -47,8 +47,11 @@ pub(super) fn find(args: &Args, place: &Place) -> Result<Mesh> {
 
 /// That of the namespace; where this runs, also one of this user elsewhere.
 fn running(place: &Place) -> Result<Mesh> {
-    let admin = SocketAddr::from(([127, 0, 0, 1], ports::ADMIN));
-    let here = fetch::get(&fetch::Admin::Address(admin), find::PATH);
+    let admin = match &place.proxy {
+        Some(file) => fetch::Admin::Socket(file.clone()),
+        None => fetch::Admin::Address(SocketAddr::from(([127, 0, 0, 1], ports::ADMIN))),
+    };
+    let here = fetch::get(&admin, find::PATH);
     let text = match here {
         Err(_) if !place.is_elsewhere() => find::dump(None),
         other => other,
