@@ -66,7 +66,12 @@ impl Story<'_> {
                 ),
                 Finding::new(
                     Side::Rules,
-                    format!("a rule in front of those that capture leads it elsewhere: {by}"),
+                    match rule::captures(installed, Family::of(packet.destination)) {
+                        true => format!("a rule in front of those that capture leads it elsewhere: {by}"),
+                        false => format!(
+                            "no rule of this namespace captures it, and this one leads it elsewhere: {by}"
+                        ),
+                    },
                     fix,
                 ),
             );

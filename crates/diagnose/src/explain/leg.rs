@@ -173,7 +173,10 @@ impl Story<'_> {
             true if what.contains("xt match") || what.contains("xt target") => {
                 "nft does not show this rule whole: give what `iptables-save -c` prints instead"
             }
-            true if what.contains("type") || what.contains("an address of this namespace") => {
+            true if ["-type ", "fib ", "an address of this namespace"]
+                .iter()
+                .any(|part| what.contains(part)) =>
+            {
                 "add to the file what `ip addr` prints in that namespace, so that its own addresses are known"
             }
             true => {

@@ -94,11 +94,14 @@ pub struct Assumed {
     pub own: Vec<IpAddr>,
     /// Those that the file tells, with their devices.
     pub told: Vec<(String, IpNet)>,
+    /// The one that is asked about, where that comes in.
+    pub asked: Option<IpAddr>,
 }
 
 impl Assumed {
     fn is_own(&self, address: IpAddr) -> bool {
         address.is_loopback()
+            || self.asked == Some(address)
             || self.own.contains(&address)
             || self.told.iter().any(|(_, net)| net.addr() == address)
     }

@@ -25,7 +25,9 @@ const SHOWN: usize = 6;
 impl Story<'_> {
     /// Calls endpoints as the proxy would; an end where not one of them takes the connection.
     pub(super) fn probe_endpoints(&mut self, all: &[SocketAddr], listener: Option<Listener>) -> Option<End> {
-        let uid = listener.filter(|_| self.network.has_proxy())?.uid;
+        let uid = listener
+            .filter(|_| self.network.has_proxy() && !all.is_empty())?
+            .uid;
         let mark = self.mark_of_proxy();
         let is_let_out = |to: &SocketAddr| {
             let ask = RouteQuestion {
@@ -39,7 +41,12 @@ impl Story<'_> {
         };
         let called: Vec<SocketAddr> = all.iter().take(MOST).filter_map(is_let_out).collect();
         let calls: Vec<Sent> = called.iter().map(|to| call(*to, uid, uid, mark)).collect();
-        let answers = self.network.knock(&calls)?;
+        let Some(answers) = self.network.knock(&calls) else {
+            if self.network.assumes().is_none() {
+                self.remark("whether the endpoints answer was not tried; --probe calls them");
+            }
+            return None;
+        };
         if called.len() < all.len() {
             self.remark(format!(
                 "{} of {} endpoints were not called: only the first {MOST} are, and only where the rules let the proxy's \
@@ -50,7 +57,10 @@ impl Story<'_> {
         }
         let each: Vec<_> = called.iter().copied().zip(&answers).collect();
         self.tell_answers(&each);
-        self.judge(&each, Side::Endpoint)
+        self.judge(
+            &each,
+            "no endpoint takes the connection: HTTP gets 503, anything else is closed",
+        )
     }
 
     /// Calls the destination as the client would.
@@ -64,7 +74,7 @@ impl Story<'_> {
             .knock(&[call(to, client.uid, client.gid, client.mark)])?;
         let each: Vec<_> = answers.iter().map(|answer| (to, answer)).collect();
         self.tell_answers(&each);
-        self.judge(&each, Side::Endpoint)
+        self.judge(&each, "the destination does not take the connection")
     }
 
     fn tell_answers(&mut self, each: &[(SocketAddr, &io::Result<Duration>)]) {
@@ -88,10 +98,18 @@ impl Story<'_> {
         }
     }
 
-    fn judge(&mut self, each: &[(SocketAddr, &io::Result<Duration>)], side: Side) -> Option<End> {
+    /// An end where not one of them takes the connection.
+    fn judge(&mut self, each: &[(SocketAddr, &io::Result<Duration>)], headline: &str) -> Option<End> {
         let bad: Vec<_> = each.iter().filter(|(_, answer)| answer.is_err()).collect();
-        let (first, answer) = *bad.first()?;
-        let what = format!("{first} {}", says(answer));
+        let (_, answer) = bad.first()?;
+        let named = bad
+            .iter()
+            .take(3)
+            .map(|(to, answer)| format!("{to} {}", says(answer)));
+        let mut what = named.collect::<Vec<_>>().join(", ");
+        if bad.len() > 3 {
+            what.push_str(&format!(", and {} more like it", bad.len() - 3));
+        }
         if bad.len() < each.len() {
             self.remark(format!(
                 "{} of {} endpoints do not take a connection: {what}; the proxy tries another one, and ejects those that \
@@ -101,11 +119,10 @@ impl Story<'_> {
             ));
             return None;
         }
-        let headline = match each.len() {
-            1 => what.clone(),
-            all => format!("none of the {all} endpoints takes a connection"),
-        };
-        Some(End::fails(headline, Finding::new(side, what, fix(answer))))
+        Some(End::fails(
+            headline,
+            Finding::new(Side::Endpoint, what, fix(answer)),
+        ))
     }
 
     /// By which the rules recognise the proxy, where they do by a mark.

@@ -1,7 +1,10 @@
 //! Rules from a file, as a colleague sends them: of Weir's pods and of other meshes'.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, ensure};
 
+use super::rulesets::{DOCKER, KUBE};
 use super::world::World;
 
 /// A pod of Istio's, with a network excluded, as `iptables-save -c` shows it.
@@ -31,6 +34,18 @@ fn rules_from_a_file_are_followed_as_far_as_they_are_known() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let istio = dir.path().join("istio.txt");
     std::fs::write(&istio, ISTIO)?;
+    let file = |name: &str, text: &str| -> Result<PathBuf> {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text)?;
+        Ok(path)
+    };
+    let sets = "create peers hash:net family inet\nadd peers 10.8.0.0/16\n";
+    let istio_with_sets = file("sets.txt", &format!("{ISTIO}{sets}"))?;
+    let kube = file("kube.txt", KUBE)?;
+    let docker = file("docker.txt", DOCKER)?;
+    let addresses = "2: eth0    inet 10.1.0.9/16 brd 10.1.255.255 scope global eth0\n\
+                     3: docker0    inet 172.17.0.1/16 scope global docker0\n";
+    let docker_with_addresses = file("addresses.txt", &format!("{DOCKER}{addresses}"))?;
     let own = dir.path().join("own.txt");
     world.reset("--sidecar -x 10.96.0.0/16")?;
     std::fs::write(&own, world.client.run("nft", ["list ruleset"])?.text())?;
@@ -54,6 +69,42 @@ fn rules_from_a_file_are_followed_as_far_as_they_are_known() -> Result<()> {
             "--to 192.0.2.9:80",
             3,
             "-m set --match-set peers dst is not known here",
+        ),
+        (
+            &istio,
+            "--to 192.0.2.9:80",
+            3,
+            "add to the file what `ipset save` prints",
+        ),
+        (
+            &istio_with_sets,
+            "--to 192.0.2.9:80",
+            0,
+            "it is captured: it goes to the proxy on port 15001",
+        ),
+        (
+            &istio_with_sets,
+            "--to 10.8.0.1:80",
+            0,
+            "it goes straight to 10.8.0.1:80",
+        ),
+        (
+            &kube,
+            "--to 10.96.0.1:80",
+            0,
+            "33.3 %: it is sent to 10.244.0.2:8080 instead",
+        ),
+        (
+            &docker,
+            "--in --to 10.1.0.9:8080",
+            3,
+            "add to the file what `ip addr` prints",
+        ),
+        (
+            &docker_with_addresses,
+            "--in --to 10.1.0.9:8080",
+            0,
+            "it is sent to 172.17.0.2:80 instead",
         ),
         (
             &own,

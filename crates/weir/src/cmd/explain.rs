@@ -318,6 +318,7 @@ fn seen(args: &Args, to: &Target, mesh: &Mesh, place: &Place) -> Result<(Rules, 
     let assumed = Assumed {
         own: own.unwrap_or_default(),
         told: dumps::addresses(&text),
+        asked: to.host.parse().ok().filter(|_| args.inbound),
     };
     let rules = Rules {
         installed,
