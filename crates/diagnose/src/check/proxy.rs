@@ -55,7 +55,8 @@ fn missing(wanted: &[u16], families: &[Family], listeners: &[Listener]) -> Vec<F
     let hears = |family: Family, port: u16| {
         listeners.iter().any(|listener| {
             let is_of = Family::of(listener.address.ip()) == family;
-            let takes_both = !listener.only_v6 && listener.address.ip().is_unspecified();
+            let ip = listener.address.ip();
+            let takes_both = ip.is_ipv6() && ip.is_unspecified() && !listener.only_v6;
             listener.address.port() == port && (is_of || takes_both)
         })
     };
