@@ -52,7 +52,7 @@ impl Sockets {
         let mut sockets = Self::default();
         sockets.add((Ipv4Addr::LOCALHOST, port).into())?;
         match sockets.add((Ipv6Addr::LOCALHOST, port).into()) {
-            Err(error) if !lacks_family(&error) => Err(error),
+            Err(error) if !netsys::sock::lacks_family(&error) => Err(error),
             _ => Ok(sockets),
         }
     }
@@ -62,13 +62,6 @@ impl Sockets {
         self.listeners.push(netsys::sock::listen(address, false)?);
         Ok(())
     }
-}
-
-fn lacks_family(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::Unsupported | io::ErrorKind::AddrNotAvailable
-    )
 }
 
 /// The running server; it ends when this is dropped.

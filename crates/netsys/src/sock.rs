@@ -47,6 +47,16 @@ pub fn can_bind(ip: IpAddr) -> io::Result<()> {
     std::net::UdpSocket::bind(SocketAddr::new(ip, 0)).map(drop)
 }
 
+/// Whether making or binding a socket failed because this kernel or namespace does not have its family: it was
+/// built or booted without IPv6, or no device has it switched on.
+#[must_use]
+pub fn lacks_family(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
+    )
+}
+
 /// `IP_BIND_ADDRESS_NO_PORT`: a later bind to port 0 picks no port; connect picks one that is free for
 /// its destination. Without it one source address has 28,000 connections in total.
 ///

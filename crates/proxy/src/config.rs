@@ -112,18 +112,11 @@ fn bind_port(
         all.push(listen(v4)?);
         match listen(v6) {
             Ok(listener) => all.push(listener),
-            Err(error) if lacks_family(&error) => {}
+            Err(error) if sock::lacks_family(&error) => {}
             Err(error) => return Err(error),
         }
     }
     Ok(all)
-}
-
-fn lacks_family(error: &io::Error) -> bool {
-    matches!(
-        error.raw_os_error(),
-        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL)
-    )
 }
 
 /// Makes sockets towards endpoints: in a sidecar from the own namespace, for `weir run` from elsewhere.

@@ -6,7 +6,6 @@ mod follow;
 mod gauges;
 
 use std::fmt::Write;
-use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -86,7 +85,7 @@ impl Places {
             })?;
             match netsys::sock::listen(v6, false) {
                 Ok(second) => Ok(vec![first, second]),
-                Err(error) if lacks_family(&error) => Ok(vec![first]),
+                Err(error) if netsys::sock::lacks_family(&error) => Ok(vec![first]),
                 Err(error) => Err(error).or_named_with(ErrorName::PortInUse, || {
                     format!("cannot listen on {v6} for {what}")
                 }),
@@ -99,13 +98,6 @@ impl Places {
             socket: None,
         })
     }
-}
-
-fn lacks_family(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::Unsupported | io::ErrorKind::AddrNotAvailable
-    )
 }
 
 /// The metrics of this process, and the one that counts lost lines of the access log.

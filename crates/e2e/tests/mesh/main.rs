@@ -7,6 +7,7 @@ mod endpoint_death;
 mod half_close;
 mod http;
 mod pc;
+mod one_family;
 mod problems;
 mod recaptured;
 mod reload;
