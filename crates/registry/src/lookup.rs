@@ -237,7 +237,7 @@ mod tests {
                 vec![alias("outside.a"), alias("db.Example.com")],
                 outside(),
             ),
-            ("x.web.a.svc.cluster.local", RecordType::A, vec![], End::Missing),
+            ("x.y.web.a.svc.cluster.local", RecordType::A, vec![], End::Missing),
             ("nonsense", RecordType::A, vec![], End::Nowhere),
         ];
         let snapshot = snapshot();

@@ -75,12 +75,12 @@ impl Snapshot {
         })
     }
 
-    /// What a host name stands for; written like a service, and below it: the pods of a headless one
+    /// What a host name stands for; written like a service, and below it: its pods
     /// (`redis-0.redis.data`, `10-1-0-5.redis.data`), ports (`_http._tcp.nginx.sidecar`). And addresses, as in
     /// `1.0.96.10.in-addr.arpa`.
     ///
     /// `None`: not a name of the mesh. That is also so for what a manifest does not tell us: ports other than
-    /// TCP, the pods of a headless service without a TCP port.
+    /// TCP, the pods of a headless service without a TCP port, other pods of a service with cluster addresses.
     #[must_use]
     pub fn resolve(&self, host: &str) -> Option<Resolved> {
         let host = host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase();
@@ -114,8 +114,8 @@ impl Snapshot {
         }
     }
 
-    /// Every name that has records but for those of addresses, in full: services, the pods of headless ones,
-    /// ports.
+    /// Every name that has records but for those of addresses, and of pods that have a service's address before
+    /// them, in full: services, the pods of headless ones, ports.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         let mut names = Vec::new();
@@ -157,7 +157,6 @@ impl Snapshot {
     }
 
     fn below(&self, part: &str, service: &Arc<Service>) -> Below {
-        let is_headless = service.kind == ServiceKind::Headless;
         let (port, protocol) = match part.split_once('.') {
             Some((port, protocol)) => (port.strip_prefix('_'), protocol),
             None => (None, part),
@@ -176,17 +175,20 @@ impl Snapshot {
             (None, "_tcp") if part == "_tcp" && !service.ports.is_empty() => {
                 Below::Found(Resolved::Addresses(Vec::new()))
             }
-            (None, pod) if is_headless && !pod.contains('.') => {
-                let addresses = self.pod_addresses(service, Some(pod));
-                if !addresses.is_empty() {
-                    Below::Found(Resolved::Addresses(addresses))
-                } else if service.ports.is_empty() {
-                    Below::Unknown
-                } else {
-                    Below::Nothing
-                }
-            }
+            _ if !part.contains('.') => self.pod_below(part, service),
             _ => Below::Nothing,
+        }
+    }
+
+    /// A cluster's own DNS has the pods of every service, with cluster addresses, too; it may know of more there
+    /// than the manifests do.
+    fn pod_below(&self, pod: &str, service: &Service) -> Below {
+        let addresses = self.pod_addresses(service, Some(pod));
+        match service.kind {
+            _ if !addresses.is_empty() => Below::Found(Resolved::Addresses(addresses)),
+            ServiceKind::ClusterIp(_) => Below::Unknown,
+            ServiceKind::Headless if service.ports.is_empty() => Below::Unknown,
+            ServiceKind::Headless | ServiceKind::ExternalName(_) => Below::Nothing,
         }
     }
 
@@ -277,7 +279,7 @@ enum Below {
     Unknown,
 }
 
-/// The label of a pod within its headless service: its host name, else its address with dashes.
+/// The label of a pod within its service: its host name, else its address with dashes.
 fn pod_label(target: &Target) -> String {
     match &target.hostname {
         Some(hostname) => hostname.to_ascii_lowercase(),

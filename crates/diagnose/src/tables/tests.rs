@@ -398,8 +398,8 @@ fn look_ups_of_a_name_by_the_search_list_and_of_all_names() {
         ["4.3.96.10.in-addr.arpa. PTR answered nginx.sidecar.svc.cluster.local service sidecar/nginx 5s"]
     );
     assert_eq!(
-        of("no.nginx.sidecar.svc.cluster.local.", Some("srv")),
-        ["no.nginx.sidecar.svc.cluster.local. SRV nxdomain - service sidecar/nginx -"]
+        of("_no._tcp.nginx.sidecar.svc.cluster.local.", Some("srv")),
+        ["_no._tcp.nginx.sidecar.svc.cluster.local. SRV nxdomain - service sidecar/nginx -"]
     );
     let all = dns(&dump, &DnsFilter::default());
     let has = |name: &str, kind: &str| all.iter().any(|row| row.name == name && row.kind == kind);

@@ -139,13 +139,35 @@ fn pods_of_headless_services() {
     ]);
 }
 
+/// As a cluster's own DNS has them, before services with cluster addresses, too.
+#[test]
+fn pods_of_services_with_cluster_addresses() {
+    let mut table = table(None, [put(service("a/kafka", &["10.96.0.1"], &[9092]))]);
+    let mut first = endpoint(9092, "10.1.0.1:9092");
+    first.hostname = Some("kafka-0".into());
+    table.apply(endpoints("a/kafka", vec![first, endpoint(9092, "10.1.0.2:9092")]));
+    let snapshot = table.snapshot();
+    for (host, expected) in [
+        ("kafka-0.kafka.a.svc.cluster.local", addresses(&["10.1.0.1"])),
+        ("kafka-0.kafka.a", addresses(&["10.1.0.1"])),
+        ("10-1-0-2.kafka.a.svc.cluster.local", addresses(&["10.1.0.2"])),
+        ("kafka-1.kafka.a.svc.cluster.local", None),
+        ("10-1-0-1.kafka.a.svc.cluster.local", None),
+        ("_none._tcp.kafka.a.svc.cluster.local", Some(Resolved::Missing)),
+    ] {
+        assert_eq!(snapshot.resolve(host), expected, "{host}");
+    }
+}
+
 #[test]
 fn only_full_names_below_our_own_are_certainly_missing() {
     let missing = Some(Resolved::Missing);
     check(&[
         ("redis-1.redis.a.svc.cluster.local", missing.clone()),
-        ("x.web.a.svc.cluster.local", missing.clone()),
+        ("x.redis.a.svc.cluster.local", missing.clone()),
+        ("x.web.a.svc.cluster.local", None),
         ("x.y.web.a.svc.cluster.local", missing.clone()),
+        ("x.redis-0.redis.a.svc.cluster.local", missing.clone()),
         ("x.alias.a.svc.cluster.local", missing.clone()),
         ("_none._tcp.web.a.svc.cluster.local", missing),
         ("_dns._udp.web.a.svc.cluster.local", None),
@@ -180,7 +202,7 @@ fn ports() {
         ),
         ("_http-80._tcp.redis.a", None),
         ("_tcp.web.a.svc.cluster.local", addresses(&[])),
-        ("_http-80.web.a.svc.cluster.local", Some(Resolved::Missing)),
+        ("_http-80.redis.a.svc.cluster.local", Some(Resolved::Missing)),
     ]);
 }
 
