@@ -57,15 +57,8 @@ impl Answerer {
         }
     }
 
-    /// The answer to these bytes; `None` where there is none to be given.
-    pub(crate) async fn answer(&self, query: &[u8], by: By) -> Option<Vec<u8>> {
-        match self.at_once(query, by) {
-            AtOnce::Answered(answer) => answer,
-            AtOnce::Asks(asks) => self.ask(query, by, asks).await,
-        }
-    }
-
-    /// What can be said without asking anybody, which is all of most names of ours: for that nobody waits.
+    /// What can be said of these bytes without asking anybody, which is all of most names of ours: for that nobody
+    /// waits.
     pub(crate) fn at_once(&self, query: &[u8], by: By) -> AtOnce {
         let clock = self.reports.clock();
         let what = match read(query) {

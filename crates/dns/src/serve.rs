@@ -13,7 +13,7 @@ use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::spawn_local;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::Config;
 use crate::answer::{Answerer, AtOnce};
@@ -32,6 +32,10 @@ pub const DESCRIPTORS_MAX: usize = QUERIES_MAX as usize + STREAMS_MAX;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a TCP client may be silent, or not read.
 const STREAM_IDLE: Duration = Duration::from_secs(20);
+/// How long it may be silent while others wait for its place (RFC 7766, 6.2.3).
+const STREAM_IDLE_CROWDED: Duration = Duration::from_secs(2);
+/// Answers that wait for a TCP client to read: where it does not, nothing more is read of it.
+const UNREAD_MAX: usize = 1;
 
 /// Where queries come in.
 #[derive(Debug, Default)]
@@ -213,7 +217,7 @@ async fn streams(listener: net::TcpListener, server: Rc<Server>) {
 /// whatever order (RFC 7766, 6.2.1.1). A client that has sent its last query gets all its answers.
 async fn one_stream(stream: TcpStream, server: Rc<Server>) -> io::Result<()> {
     let (reader, writer) = stream.into_split();
-    let (sender, answers) = mpsc::channel(PIPELINED_MAX);
+    let (sender, answers) = mpsc::channel(UNREAD_MAX);
     let mut writing = pin!(write_answers(writer, answers));
     tokio::select! {
         // The client reads no more.
@@ -230,23 +234,48 @@ async fn read_queries(
 ) -> io::Result<()> {
     let pipelined = Arc::new(Semaphore::new(PIPELINED_MAX));
     while let Ok(turn) = Arc::clone(&pipelined).acquire_owned().await {
-        let Ok(message) = timeout(STREAM_IDLE, read_framed(&mut reader)).await else {
+        let Some(query) = next_query(&mut reader, &server.streams).await? else {
             return Ok(());
         };
-        let Some(query) = message? else { return Ok(()) };
-        let Ok(slot) = Arc::clone(&server.queries).acquire_owned().await else {
-            return Ok(());
+        let asks = match server.answerer.at_once(&query, By::Stream) {
+            AtOnce::Answered(None) => continue,
+            // Nobody listens where the client is gone.
+            AtOnce::Answered(Some(answer)) => match answers.send(answer).await {
+                Ok(()) => continue,
+                Err(_) => return Ok(()),
+            },
+            AtOnce::Asks(asks) => asks,
         };
         let (server, answers) = (Rc::clone(&server), answers.clone());
         spawn_local(async move {
-            if let Some(answer) = server.answerer.answer(&query, By::Stream).await {
-                // Nobody listens where the client is gone.
+            let Ok(slot) = Arc::clone(&server.queries).acquire_owned().await else {
+                return;
+            };
+            let answer = server.answerer.ask(&query, By::Stream, asks).await;
+            // A client that does not read keeps nobody else waiting.
+            drop(slot);
+            if let Some(answer) = answer {
                 let _ = answers.send(answer).await;
             }
-            drop((turn, slot));
+            drop(turn);
         });
     }
     Ok(())
+}
+
+/// `None` where the client has ended, or is silent for too long.
+async fn next_query(reader: &mut OwnedReadHalf, places: &Semaphore) -> io::Result<Option<Vec<u8>>> {
+    let mut reading = pin!(read_framed(reader));
+    let begin = Instant::now();
+    while begin.elapsed() < STREAM_IDLE {
+        if let Ok(message) = timeout(STREAM_IDLE_CROWDED, &mut reading).await {
+            return message;
+        }
+        if places.available_permits() == 0 {
+            break;
+        }
+    }
+    Ok(None)
 }
 
 /// Ends with the last sender.

@@ -28,7 +28,7 @@ fn query(name: &str, kind: u16) -> Vec<u8> {
     bytes
 }
 
-/// In the namespace `mesh`: `nginx`; `many`, with a hundred addresses; aliases.
+/// In the namespace `mesh`: `nginx`; `many`, with a hundred addresses, and `crowd`, with 4,000; aliases.
 fn snapshot() -> Arc<Snapshot> {
     let service = |name: &str, kind| {
         Update::Service(Box::new(Service {
@@ -44,10 +44,14 @@ fn snapshot() -> Arc<Snapshot> {
     };
     let alias = |name, to: &str| service(name, ServiceKind::ExternalName(to.into()));
     let many = (0..100).map(|last| [10, 0, 0, last].into()).collect();
+    let crowd = (0..4000_u32)
+        .map(|n| Ipv4Addr::from(0x0a01_0000 + n).into())
+        .collect();
     let mut table = Table::new(None);
     for update in [
         service("nginx", ServiceKind::ClusterIp(vec![[10, 0, 0, 1].into()])),
         service("many", ServiceKind::ClusterIp(many)),
+        service("crowd", ServiceKind::ClusterIp(crowd)),
         alias("inside", "Nginx.mesh"),
         alias("outside", "db.example.com"),
         alias("circle", "circle.mesh"),
@@ -69,6 +73,10 @@ struct Running {
 }
 
 fn start_server(resolv_conf: &str) -> Running {
+    start_watched(resolv_conf, true)
+}
+
+fn start_watched(resolv_conf: &str, is_watched: bool) -> Running {
     let file = tempfile::NamedTempFile::new().unwrap();
     fs::write(file.path(), resolv_conf).unwrap();
     let datagram = StdUdp::bind("127.0.0.1:0").unwrap();
@@ -88,7 +96,7 @@ fn start_server(resolv_conf: &str) -> Running {
         ttl: None,
         mark: None,
         gives_signs: false,
-        reports: Reports::new(&metrics, steps),
+        reports: Reports::new(&metrics, if is_watched { steps } else { Tap::default() }),
     };
     Running {
         _handle: start(sockets, config).unwrap(),
@@ -148,7 +156,10 @@ fn names_of_the_mesh_are_answered() {
         "the name is there, without such a record"
     );
     assert_eq!(
-        code(&ask(server.udp, &query("gone.nginx.mesh.svc.cluster.local", A))),
+        code(&ask(
+            server.udp,
+            &query("_gone._tcp.nginx.mesh.svc.cluster.local", A)
+        )),
         3
     );
     let any = ask(server.udp, &query("nginx", 255));
@@ -207,6 +218,45 @@ fn queries_of_one_stream_may_come_all_at_once() {
     ids.sort_unstable();
     assert_eq!(ids, (0..200).collect::<Vec<u8>>());
     assert_eq!(stream.read(&mut [0]).unwrap(), 0, "then it ends");
+}
+
+#[test]
+fn clients_that_do_not_read_cost_others_nothing() {
+    let server = start_watched("nameserver 127.77.77.77\n", false);
+    let all = framed(&query("crowd", A)).repeat(200);
+    let mut streams: Vec<StdStream> = (0..34).map(|_| StdStream::connect(server.tcp).unwrap()).collect();
+    for stream in &mut streams {
+        stream.write_all(&all).unwrap();
+    }
+    // What the kernel keeps for them is full when the first answers have long been sent.
+    let answered = || {
+        let text = server.metrics.encode();
+        let line = r#"weir_dns_queries_total{type="A",result="answered"} "#;
+        let count = text.lines().find_map(|metric| metric.strip_prefix(line));
+        count.map_or(0, |count| count.parse::<usize>().unwrap())
+    };
+    while answered() < 34 * 2 {
+        ask(server.udp, &query("nginx", AAAA));
+    }
+    for _ in 0..50 {
+        assert_eq!(code(&ask(server.udp, &query("example.org", A))), 2);
+    }
+    // Nothing is read of them beyond what they take: 200 answers of 64 kB are more than the kernel keeps.
+    assert!(answered() < 34 * 200, "all were answered into our memory");
+}
+
+#[test]
+fn silent_streams_make_room_for_others() {
+    let server = start_server("");
+    let silent: Vec<StdStream> = (0..STREAMS_MAX)
+        .map(|_| StdStream::connect(server.tcp).unwrap())
+        .collect();
+    let mut stream = StdStream::connect(server.tcp).unwrap();
+    // Sooner than they would be closed without it.
+    stream.set_read_timeout(Some(STREAM_IDLE / 2)).unwrap();
+    stream.write_all(&framed(&query("nginx", A))).unwrap();
+    assert_eq!(read_one(&mut stream)[7], 1);
+    drop(silent);
 }
 
 #[test]

@@ -118,6 +118,43 @@ fn another_resolver_is_asked_where_one_is_silent_fails_or_is_not_there() -> Resu
 }
 
 #[test]
+fn names_of_the_mesh_do_not_wait_for_a_silent_resolver() -> Result<()> {
+    let town = Town::create()?;
+    let silent = Fake::start(&town, "silent", |_, _| {})?;
+    fs::write(
+        &town.resolv_conf,
+        format!("options timeout:30\nnameserver {}\n", silent.pod.v4),
+    )?;
+    let of_name = |name: &[u8]| [b"\x07\x09\x01\0\0\x01\0\0\0\0\0\0", name, b"\0\0\x01\0\x01"].concat();
+    let (ours, others) = (of_name(b"\x03web\x04mesh"), of_name(b"\x05other\x07example"));
+    let outside = town.client.within(|| UdpSocket::bind("127.0.0.1:0"))??;
+    outside.connect(proxy())?;
+    outside.set_nonblocking(true)?;
+    // More than there are places for; those that are lost on the way are made up for.
+    e2e::eventually("queries under way", || {
+        for _ in 0..100 {
+            outside.send(&others).ok()?;
+        }
+        let metrics = town
+            .client
+            .run("curl", ["-sf", "http://127.0.0.1:15020/metrics"])
+            .ok()?;
+        metrics.text().contains(r#"result="dropped"}"#).then_some(())
+    })?;
+    let answer = town.client.within(|| ask_by(&mut connect(proxy())?, &ours))??;
+    assert_eq!(answer[answer.len() - 4..], [10, 96, 0, 1]);
+    let mut answer = town.client.within(|| ask(proxy(), &ours))??;
+    assert_eq!(answer.split_off(answer.len() - 4), [10, 96, 0, 1]);
+    let unanswered = outside.recv(&mut [0; 512]).map_err(|error| error.kind());
+    assert_eq!(
+        unanswered,
+        Err(std::io::ErrorKind::WouldBlock),
+        "the test was too slow"
+    );
+    Ok(())
+}
+
+#[test]
 fn only_an_answer_to_its_own_question_comes_back_and_ids_are_not_to_be_guessed() -> Result<()> {
     let town = Town::create()?;
     let forging = Fake::start(&town, "forging", |query, answers| {
