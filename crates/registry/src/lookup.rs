@@ -123,7 +123,7 @@ impl Snapshot {
     }
 
     fn follow(&self, mut resolved: Resolved, wanted: RecordType, records: &mut Vec<Record>) -> End {
-        for _ in 0..ALIASES_MAX {
+        while records.len() < ALIASES_MAX {
             let target = match resolved {
                 Resolved::Alias(target) if is_name(&target) => target,
                 Resolved::Alias(_) => return End::Nowhere,
@@ -133,6 +133,11 @@ impl Snapshot {
                     return End::Complete;
                 }
             };
+            let is_same =
+                |record: &Record| matches!(record, Record::Alias(seen) if is_same_name(seen, &target));
+            if records.iter().any(is_same) {
+                return End::Nowhere;
+            }
             records.push(Record::Alias(Arc::clone(&target)));
             // Who asks for the alias itself does not want what it leads to.
             if wanted.wants(RecordType::Cname) {
@@ -158,6 +163,11 @@ fn of(resolved: Resolved) -> impl Iterator<Item = Record> {
     let addresses = addresses.into_iter().map(Record::Address);
     let names = names.into_iter().map(|name| Record::Pointer(name.into()));
     addresses.chain(names).chain(ports.into_iter().map(Record::Port))
+}
+
+fn is_same_name(one: &str, other: &str) -> bool {
+    let whole = |name: &str| name.len() - usize::from(name.ends_with('.'));
+    one[..whole(one)].eq_ignore_ascii_case(&other[..whole(other)])
 }
 
 /// Whether DNS can carry a name: each label 1 to 63 bytes, with their lengths 255 in all (RFC 1035, 2.3.4).
@@ -246,7 +256,10 @@ mod tests {
             assert_eq!((answer.records, answer.end), (records, end), "{asked} {wanted:?}");
         }
         let circle = snapshot.look_up("circle", RecordType::A).expect("one of ours");
-        assert_eq!(circle.end, End::Nowhere);
+        assert_eq!(
+            (circle.records, circle.end),
+            (vec![alias("other.a"), alias("circle.a")], End::Nowhere)
+        );
         assert_eq!(snapshot.look_up("example.com", RecordType::A), None);
         let whose = |asked, wanted| snapshot.look_up(asked, wanted).and_then(|answer| answer.service);
         assert_eq!(whose("inside", RecordType::A), Some(name("a/inside")));
