@@ -1,6 +1,7 @@
 //! What becomes of a query: an answer of ours where its name is one of the mesh, else the resolvers' one. Comes
 //! in: the bytes of a query from `serve`. Goes out: the bytes of an answer, or none; each is reported.
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -12,10 +13,11 @@ use tokio::sync::watch;
 use crate::Config;
 use crate::forward::{Asked, By, Forwarder};
 use crate::message::{
-    Answer, CLASS_IN, Question, Received, answers, code, encode_name, error, is_truncated, kind_name, number,
-    query_for, read, rewritten,
+    Answer, CLASS_IN, Question, Received, code, encode_name, error, is_truncated, kind, kind_name, number,
+    query_for, read, rewritten, sections,
 };
 use crate::report::{Clock, Done, Reports};
+use crate::told::Told;
 
 /// Answers queries. Of one thread.
 pub(crate) struct Answerer {
@@ -23,6 +25,9 @@ pub(crate) struct Answerer {
     ttl: Option<u32>,
     reports: Reports,
     forwarder: Forwarder,
+    /// Which of its addresses an answer begins with: who takes the first one is spread over all.
+    rotation: Cell<usize>,
+    told: Told,
 }
 
 /// What can be said of a query at once.
@@ -54,6 +59,8 @@ impl Answerer {
             ttl: config.ttl,
             forwarder: Forwarder::new(resolvers, config.mark, config.reports.upstream.clone()),
             reports: config.reports,
+            rotation: Cell::new(0),
+            told: Told::default(),
         }
     }
 
@@ -75,15 +82,20 @@ impl Answerer {
                 {
                     Unsaid::AliasEnd(found, ttl)
                 }
-                Some((found, ttl)) => return self.answered(query, own(&question, found, ttl, by), clock),
+                Some((found, ttl)) => {
+                    return self.answered(query, self.own(&question, found, ttl, by), clock);
+                }
             },
         };
         AtOnce::Asks(Asks { what, clock })
     }
 
     /// The answer that takes a resolver.
-    pub(crate) async fn ask(&self, query: &[u8], by: By, asks: Asks) -> Option<Vec<u8>> {
+    pub(crate) async fn ask(&self, query: &[u8], client: SocketAddr, by: By, asks: Asks) -> Option<Vec<u8>> {
         let done = match (asks.what, read(query)) {
+            (Unsaid::All(kind), _) if self.forwarder.is_own(query, client) => {
+                Done::of(kind, "failed", error(query, code::SERVER_FAILURE))
+            }
             (Unsaid::AliasEnd(found, ttl), Received::Question(question)) => {
                 self.with_alias_end(&question, found, ttl, by).await
             }
@@ -99,6 +111,11 @@ impl Answerer {
         AtOnce::Answered(done.message)
     }
 
+    /// Resolves when it is known whom to ask.
+    pub(crate) async fn has_resolvers(&self) {
+        self.forwarder.has_resolvers().await;
+    }
+
     /// Counts a query that was not looked at: there were too many.
     pub(crate) fn count_dropped(&self) {
         self.reports.count("other", "dropped");
@@ -107,8 +124,20 @@ impl Answerer {
     /// What the mesh says, and for how many seconds.
     fn look_up(&self, question: &Question<'_>) -> Option<(lookup::Answer, u32)> {
         let snapshot = Arc::clone(&self.snapshots.borrow());
-        let found = snapshot.look_up(&question.name, question.wanted())?;
+        let mut found = snapshot.look_up(&question.name, question.wanted())?;
+        self.rotate(&mut found.records);
         Some((found, crate::ttl(self.ttl, &snapshot.settings)))
+    }
+
+    fn rotate(&self, records: &mut [Record]) {
+        let is_address = |record: &Record| matches!(record, Record::Address(_));
+        let aliases = records.iter().take_while(|record| !is_address(record)).count();
+        let addresses = &mut records[aliases..];
+        if addresses.len() > 1 {
+            let turn = self.rotation.get();
+            self.rotation.set(turn.wrapping_add(1));
+            addresses.rotate_left(turn % addresses.len());
+        }
     }
 
     async fn forward(&self, query: &[u8], by: By, kind: &'static str) -> Done {
@@ -147,12 +176,17 @@ impl Answerer {
         question: &Question<'_>,
         name: &str,
     ) -> Option<SocketAddr> {
-        let Some((asked, list)) = self.ask_for(question, name).await else {
-            tracing::warn!(
-                see = %ErrorName::Resolvers,
-                name = question.name,
-                "no resolver answers for what its externalName names"
-            );
+        let asked = self.ask_for(question, name).await;
+        let Some((asked, (list, authority))) =
+            asked.and_then(|asked| sections(&asked.answer).map(|sections| (asked, sections)))
+        else {
+            if self.told.is_due(&question.name) {
+                tracing::warn!(
+                    see = %ErrorName::Resolvers,
+                    name = question.name,
+                    "no resolver answers for what its externalName names"
+                );
+            }
             answer.code = code::SERVER_FAILURE;
             return None;
         };
@@ -165,48 +199,90 @@ impl Answerer {
                 answer.add_record(&owner, record.kind, CLASS_IN, record.ttl, &data);
             }
         }
+        // By which clients know how long there is no such thing.
+        for (owner, record) in authority {
+            if record.kind == kind::SOA
+                && let Some(data) = rewritten(&message, record.kind, record.data)
+            {
+                answer.add_authority(&owner, record.kind, record.ttl, &data);
+            }
+        }
+        if is_truncated(&message) {
+            answer.truncate();
+        }
         Some(asked.resolver)
     }
 
-    /// What the resolvers say of another name, whole.
-    async fn ask_for(
-        &self,
-        question: &Question<'_>,
-        name: &str,
-    ) -> Option<(Asked, Vec<(Vec<u8>, crate::message::Record)>)> {
+    /// What the resolvers say of another name; whole, where one of them speaks TCP.
+    async fn ask_for(&self, question: &Question<'_>, name: &str) -> Option<Asked> {
         let query = query_for(question, &encode_name(name)?);
-        let mut asked = self.forwarder.ask(&query, By::Datagram).await?;
-        if is_truncated(&asked.answer) {
-            asked = self.forwarder.ask(&query, By::Stream).await?;
+        let asked = self.forwarder.ask(&query, By::Datagram).await?;
+        if !is_truncated(&asked.answer) {
+            return Some(asked);
         }
-        let list = answers(&asked.answer)?;
-        Some((asked, list))
+        self.forwarder.ask(&query, By::Stream).await.or(Some(asked))
+    }
+
+    /// What the mesh alone says.
+    fn own(&self, question: &Question<'_>, found: lookup::Answer, ttl: u32, by: By) -> Done {
+        let mut answer = Answer::new(question, limit(question, by));
+        if question.is_of_unknown_version() {
+            answer.code = code::BAD_VERSION;
+        } else {
+            add(&mut answer, &found.records, ttl);
+            match found.end {
+                End::Complete | End::Outside(_) => {}
+                End::Missing => answer.code = code::NO_SUCH_NAME,
+                End::Nowhere => {
+                    if self.told.is_due(&question.name) {
+                        tracing::warn!(
+                            see = %ErrorName::AliasLoop,
+                            name = question.name,
+                            "its externalName leads nowhere: a circle, or no host name"
+                        );
+                    }
+                    answer.code = code::SERVER_FAILURE;
+                }
+            }
+            let is_empty = found.end == End::Missing
+                || found.end == End::Complete && !ends_with_wanted(&found.records, question);
+            if is_empty {
+                add_start(&mut answer, &found.records, question, ttl);
+            }
+        }
+        Done {
+            service: found.service,
+            ..finished(answer, question)
+        }
     }
 }
 
-/// What the mesh alone says.
-fn own(question: &Question<'_>, found: lookup::Answer, ttl: u32, by: By) -> Done {
-    let mut answer = Answer::new(question, limit(question, by));
-    if question.is_of_unknown_version() {
-        answer.code = code::BAD_VERSION;
-    } else {
-        add(&mut answer, &found.records, ttl);
-        match found.end {
-            End::Complete | End::Outside(_) => {}
-            End::Missing => answer.code = code::NO_SUCH_NAME,
-            End::Nowhere => {
-                tracing::warn!(
-                    see = %ErrorName::AliasLoop,
-                    name = question.name,
-                    "its externalName leads nowhere: a circle, or no host name"
-                );
-                answer.code = code::SERVER_FAILURE;
-            }
-        }
-    }
-    Done {
-        service: found.service,
-        ..finished(answer, question)
+/// Whether there is a record of the type that was asked for: it comes last.
+fn ends_with_wanted(records: &[Record], question: &Question<'_>) -> bool {
+    let wanted = question.wanted();
+    records.last().is_some_and(|record| wanted.wants(record.kind()))
+}
+
+/// Says for how long nothing more is there (RFC 2308): as the zone of a full name does, or for a short one that
+/// name by itself.
+fn add_start(answer: &mut Answer<'_, '_>, records: &[Record], question: &Question<'_>, ttl: u32) {
+    const DOMAIN: &str = "cluster.local";
+    let asked = records.iter().rev().find_map(|record| match record {
+        Record::Alias(target) => Some(target.trim_end_matches('.')),
+        _ => None,
+    });
+    let name = asked.unwrap_or(&question.name);
+    let is_full = name.len() > DOMAIN.len() && name.to_ascii_lowercase().ends_with(".cluster.local");
+    let zone = encode_name(if is_full { DOMAIN } else { name });
+    let names = [
+        encode_name("ns.dns.cluster.local"),
+        encode_name("hostmaster.cluster.local"),
+    ];
+    if let (Some(zone), [Some(server), Some(mailbox)]) = (zone, names) {
+        // Serial, refresh, retry, expire, minimum: of a zone that nobody transfers the last alone counts.
+        let numbers = [1, 7200, 1800, 86_400, ttl].map(u32::to_be_bytes);
+        let data = [server, mailbox, numbers.concat()].concat();
+        answer.add_authority(&zone, kind::SOA, ttl, &data);
     }
 }
 
@@ -236,3 +312,6 @@ fn add(answer: &mut Answer<'_, '_>, records: &[Record], ttl: u32) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

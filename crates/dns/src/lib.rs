@@ -5,12 +5,15 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+#[cfg(test)]
+mod fake;
 mod forward;
 mod message;
 mod report;
 mod resolvers;
 mod serve;
 mod token;
+mod told;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -279,20 +279,31 @@ pub(crate) fn expand(bytes: &[u8], start: usize) -> Option<(Vec<u8>, usize)> {
     }
 }
 
+/// A record with its name expanded.
+pub(crate) type Named = (Vec<u8>, Record);
+
 /// Records of the answer section, each with its name expanded and its place.
-pub(crate) fn answers(message: &[u8]) -> Option<Vec<(Vec<u8>, Record)>> {
+pub(crate) fn answers(message: &[u8]) -> Option<Vec<Named>> {
+    Some(sections(message)?.0)
+}
+
+/// The same of the answer section and of the authority section.
+pub(crate) fn sections(message: &[u8]) -> Option<(Vec<Named>, Vec<Named>)> {
     let mut at = HEADER;
     for _ in 0..number(message, 4)? {
         at = skip_name(message, at)? + 4;
     }
-    let mut records = Vec::new();
-    for _ in 0..number(message, 6)? {
-        let (name, _) = expand(message, at)?;
-        let record = record(message, at)?;
-        at = record.data.end;
-        records.push((name, record));
-    }
-    Some(records)
+    let mut section = |count: u16| {
+        let mut records = Vec::new();
+        for _ in 0..count {
+            let (name, _) = expand(message, at)?;
+            let record = record(message, at)?;
+            at = record.data.end;
+            records.push((name, record));
+        }
+        Some(records)
+    };
+    Some((section(number(message, 6)?)?, section(number(message, 8)?)?))
 }
 
 /// Whether a message is an answer to a query: the id, the operation and the question are those asked, the

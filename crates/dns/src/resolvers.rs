@@ -1,22 +1,25 @@
 //! The resolvers of `resolv.conf`, and how they are to be asked. Comes in: the file, read anew where it is
 //! older than a second: a laptop changes networks. Goes out: addresses in the order in which they are asked.
 
+mod silence;
+
 use std::cell::{Cell, RefCell};
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
+use std::{fs, io};
 
 use model::ErrorName;
+
+use self::silence::Silence;
 
 const PORT: u16 = 53;
 /// The C library asks no more than that.
 const RESOLVERS_MAX: usize = 3;
-/// How long one resolver is waited for where the file does not say. The C library waits 5 s, and it is what
-/// asks us: the second resolver must have answered before it gives up.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How often each is asked where the file does not say, as in the C library.
+/// How long clients wait for an answer where the file does not say, as in the C library.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often a resolver is asked in that time where the file does not say.
 const ATTEMPTS: u32 = 2;
 /// How long what was read holds.
 const FRESH: Duration = Duration::from_secs(1);
@@ -30,22 +33,35 @@ pub struct Conf {
     pub search: Vec<String>,
     /// Names with so many dots are tried as they are first.
     pub ndots: u32,
-    /// How long one resolver is waited for.
+    /// How long clients, which read the same file, wait for an answer.
     pub(crate) patience: Duration,
-    /// How often each resolver is asked.
+    /// How often a resolver is asked in that time.
     pub(crate) attempts: u32,
     /// Whether queries begin with each resolver in turn.
     is_rotating: bool,
 }
 
-/// Where the resolvers are written.
+/// Where the resolvers are written, and which of them are silent.
 #[derive(Debug)]
 pub(crate) struct Resolvers {
     file: PathBuf,
-    read: RefCell<Option<(Instant, Rc<Conf>)>>,
-    turn: Cell<usize>,
+    /// When the file was looked at, and what it said last that can be used.
+    read: RefCell<Option<(Instant, Option<Rc<Conf>>)>>,
+    rotation: Cell<usize>,
+    silence: Silence,
     /// Whether it was told that the file cannot be read.
     is_told: Cell<bool>,
+}
+
+/// Whom one query asks, and how.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    /// The resolvers, in the order in which they are asked.
+    pub(crate) order: Vec<SocketAddr>,
+    /// How long its client waits.
+    pub(crate) patience: Duration,
+    /// How often a resolver is asked in that time.
+    pub(crate) attempts: u32,
 }
 
 impl Resolvers {
@@ -53,55 +69,100 @@ impl Resolvers {
         Self {
             file,
             read: RefCell::default(),
-            turn: Cell::new(0),
+            rotation: Cell::new(0),
+            silence: Silence::default(),
             is_told: Cell::new(false),
         }
     }
 
-    /// As they are now, and which of them is first this time.
-    pub(crate) fn now(&self) -> (Rc<Conf>, usize) {
-        let fresh = match &*self.read.borrow() {
-            Some((at, conf)) if at.elapsed() < FRESH => Some(Rc::clone(conf)),
-            _ => None,
+    /// Those, whatever is written anywhere.
+    #[cfg(test)]
+    pub(crate) fn of(addresses: Vec<SocketAddr>) -> Self {
+        let resolvers = Self::new(PathBuf::new());
+        let conf = Conf {
+            addresses,
+            ..parse("")
         };
-        let conf = fresh.unwrap_or_else(|| {
-            // A file of a few lines on a local disk: not worth a thread.
-            let conf = self.read();
-            *self.read.borrow_mut() = Some((Instant::now(), Rc::clone(&conf)));
-            conf
-        });
-        let turn = self.turn.get();
-        self.turn.set(turn.wrapping_add(1));
-        let first = if conf.is_rotating {
-            turn % conf.addresses.len()
-        } else {
-            0
-        };
-        (conf, first)
+        let never = Instant::now() + Duration::from_hours(1);
+        resolvers.read.replace(Some((never, Some(Rc::new(conf)))));
+        resolvers
     }
-}
 
-impl Resolvers {
-    /// What the file says. One that has gone is told once, and what it said last holds on: it may be about to be
-    /// written anew.
-    fn read(&self) -> Rc<Conf> {
-        let error = match fs::read_to_string(&self.file) {
-            Ok(text) => {
+    /// As they are now; none where nothing could be read yet.
+    pub(crate) fn now(&self) -> Option<Turn> {
+        let conf = self.conf()?;
+        let mut order = conf.addresses.clone();
+        if conf.is_rotating {
+            let turn = self.rotation.get();
+            self.rotation.set(turn.wrapping_add(1));
+            order.rotate_left(turn % conf.addresses.len());
+        }
+        self.silence.sort(&mut order);
+        Some(Turn {
+            order,
+            patience: conf.patience,
+            attempts: conf.attempts,
+        })
+    }
+
+    /// A resolver has answered.
+    pub(crate) fn heard(&self, resolver: SocketAddr) {
+        self.silence.heard(resolver);
+    }
+
+    /// A resolver that was asked then has not answered in the time that it should.
+    pub(crate) fn silent(&self, resolver: SocketAddr, since: tokio::time::Instant) {
+        self.silence.silent(resolver, since);
+    }
+
+    fn conf(&self) -> Option<Rc<Conf>> {
+        let mut read = self.read.borrow_mut();
+        let before = match read.take() {
+            Some((at, conf)) if at.elapsed() < FRESH => {
+                return read.insert((at, conf)).1.clone();
+            }
+            before => before.and_then(|(_, conf)| conf),
+        };
+        let conf = self.read_again(before);
+        read.insert((Instant::now(), conf)).1.clone()
+    }
+
+    /// A file that is being written is empty or missing for a moment: what it said last holds on. One that cannot be
+    /// read is told once.
+    fn read_again(&self, before: Option<Rc<Conf>>) -> Option<Rc<Conf>> {
+        // A file of a few lines on a local disk: not worth a thread.
+        let error = match fs::read(&self.file) {
+            Ok(bytes) => {
                 self.is_told.set(false);
-                return Rc::new(parse(&text));
+                let text = String::from_utf8_lossy(&bytes);
+                return match before {
+                    Some(_) if listed(&text).is_empty() => before,
+                    _ => Some(Rc::new(parse(&text))),
+                };
             }
             Err(error) => error,
         };
-        let last = self.read.borrow().as_ref().map(|(_, conf)| Rc::clone(conf));
+        // As for the C library.
+        let without = (error.kind() == io::ErrorKind::NotFound).then(|| Rc::new(parse("")));
         if !self.is_told.replace(true) {
             let file = self.file.display();
-            let holds = last.as_ref().map_or(
-                "a resolver on this machine is asked",
-                |_| "what it said last holds on",
-            );
+            let holds = match (&before, &without) {
+                (Some(_), _) => "what it said last holds on",
+                (None, Some(_)) => "a resolver on this machine is asked",
+                (None, None) => "no name outside the mesh is found, and captured look-ups go direct",
+            };
             tracing::warn!(see = %ErrorName::Resolvers, %file, %error, "the file with the resolvers cannot be read; {holds}");
         }
-        last.unwrap_or_else(|| Rc::new(parse("")))
+        before.or(without)
+    }
+}
+
+/// A file that is not there says nothing, as for the C library.
+fn read_text(file: &Path) -> io::Result<String> {
+    match fs::read(file) {
+        Ok(bytes) => Ok(String::from_utf8_lossy(&bytes).into_owned()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+        Err(error) => Err(error),
     }
 }
 
@@ -109,14 +170,14 @@ impl Resolvers {
 /// have a route there even where all its queries are captured. None where there is no such file.
 #[must_use]
 pub fn nameservers(resolv_conf: &Path) -> Vec<IpAddr> {
-    let text = fs::read_to_string(resolv_conf).unwrap_or_default();
+    let text = read_text(resolv_conf).unwrap_or_default();
     listed(&text).iter().map(SocketAddr::ip).collect()
 }
 
 /// What a file like `/etc/resolv.conf` says. Where there is none, what holds without.
 #[must_use]
 pub fn read_conf(resolv_conf: &Path) -> Conf {
-    parse(&fs::read_to_string(resolv_conf).unwrap_or_default())
+    parse(&read_text(resolv_conf).unwrap_or_default())
 }
 
 /// Without any resolver it is the one on this machine, as for the C library.
@@ -235,7 +296,7 @@ mod tests {
         assert_eq!(of("options ndots:5 timeout:1 attempts:3 rotate\n"), (1, 3, true));
         assert_eq!(of("options timeout:99 attempts:99\n"), (30, 5, false));
         assert_eq!(of("options timeout:0 attempts:0\n"), (1, 1, false));
-        assert_eq!(of("options timeout:x attempts:\n"), (2, 2, false));
+        assert_eq!(of("options timeout:x attempts:\n"), (5, 2, false));
         assert_eq!(of("options timeout:7\noptions attempts:1\n"), (7, 1, false));
     }
 
@@ -266,20 +327,40 @@ mod tests {
         )
         .unwrap();
         let resolvers = Resolvers::new(file.path().to_owned());
-        let firsts: Vec<usize> = (0..4).map(|_| resolvers.now().1).collect();
-        assert_eq!(firsts, [0, 1, 0, 1]);
+        let firsts: Vec<_> = (0..4).map(|_| resolvers.now().unwrap().order[0]).collect();
+        let [one, two] = sockets(&["10.0.0.1:53", "10.0.0.2:53"])[..] else {
+            panic!()
+        };
+        assert_eq!(firsts, [one, two, one, two]);
     }
 
     #[test]
-    fn a_file_that_has_gone_holds_on() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), "nameserver 10.0.0.1\n").unwrap();
-        let resolvers = Resolvers::new(file.path().to_owned());
-        assert_eq!(resolvers.now().0.addresses, sockets(&["10.0.0.1:53"]));
-        file.close().unwrap();
-        assert_eq!(resolvers.read().addresses, sockets(&["10.0.0.1:53"]));
-        assert!(resolvers.is_told.get());
-        let never = Resolvers::new(PathBuf::from("/nope"));
-        assert_eq!(never.now().0.addresses, sockets(&["127.0.0.1:53"]));
+    fn a_file_that_is_being_written_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("resolv.conf");
+        let resolvers = Resolvers::new(file.clone());
+        let order_now = || {
+            // As if the time had passed.
+            if let Some((at, _)) = &mut *resolvers.read.borrow_mut() {
+                *at -= FRESH;
+            }
+            resolvers.now().map(|turn| turn.order)
+        };
+        fs::create_dir(&file).unwrap();
+        assert_eq!(order_now(), None, "it cannot be read");
+        fs::remove_dir(&file).unwrap();
+        assert_eq!(order_now(), Some(sockets(&["127.0.0.1:53"])));
+        fs::write(&file, "nameserver 10.0.0.1\n").unwrap();
+        let known = Some(sockets(&["10.0.0.1:53"]));
+        assert_eq!(order_now(), known);
+        fs::write(&file, "search x\n").unwrap();
+        assert_eq!(order_now(), known);
+        fs::remove_file(&file).unwrap();
+        assert_eq!(order_now(), known);
+        fs::create_dir(&file).unwrap();
+        assert_eq!(order_now(), known);
+        fs::remove_dir(&file).unwrap();
+        fs::write(&file, "nameserver 10.0.0.2\n").unwrap();
+        assert_eq!(order_now(), Some(sockets(&["10.0.0.2:53"])));
     }
 }

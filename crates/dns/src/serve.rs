@@ -115,7 +115,18 @@ pub fn start(sockets: Sockets, config: Config) -> Result<Handle, runtime::thread
             let received = Rc::new(Received::default());
             if gives_signs && let Ok(to) = socket.local_addr() {
                 let give = token::give(to, mark, Rc::clone(&received), handed_over.clone());
-                spawn_local(give);
+                let (server, mut stop) = (Rc::clone(&server), handed_over.clone());
+                spawn_local(async move {
+                    // Without resolvers look-ups do better to go direct.
+                    let is_known = tokio::select! {
+                        () = server.answerer.has_resolvers() => true,
+                        _ = stop.wait_for(|stop| *stop) => false,
+                    };
+                    drop(stop);
+                    if is_known {
+                        give.await;
+                    }
+                });
             }
             spawn_local(datagrams(socket, Rc::clone(&server), received));
         }
@@ -164,7 +175,7 @@ async fn datagrams(socket: net::UdpSocket, server: Rc<Server>, received: Rc<Rece
                 let (socket, server) = (Rc::clone(&socket), Rc::clone(&server));
                 let query = query.to_vec();
                 spawn_local(async move {
-                    let answer = server.answerer.ask(&query, By::Datagram, asks).await;
+                    let answer = server.answerer.ask(&query, client, By::Datagram, asks).await;
                     send(&socket, answer, client).await;
                     drop(slot);
                 });
@@ -199,7 +210,7 @@ async fn streams(listener: net::TcpListener, server: Rc<Server>) {
             Ok((stream, client)) => {
                 let server = Rc::clone(&server);
                 spawn_local(async move {
-                    if let Err(error) = one_stream(stream, server).await {
+                    if let Err(error) = one_stream(stream, client, server).await {
                         tracing::debug!(%error, %client, "DNS by TCP");
                     }
                     drop(slot);
@@ -215,20 +226,21 @@ async fn streams(listener: net::TcpListener, server: Rc<Server>) {
 
 /// Queries may come one after the other without waiting; each is answered as soon as its answer is there, in
 /// whatever order (RFC 7766, 6.2.1.1). A client that has sent its last query gets all its answers.
-async fn one_stream(stream: TcpStream, server: Rc<Server>) -> io::Result<()> {
+async fn one_stream(stream: TcpStream, client: SocketAddr, server: Rc<Server>) -> io::Result<()> {
     let (reader, writer) = stream.into_split();
     let (sender, answers) = mpsc::channel(UNREAD_MAX);
     let mut writing = pin!(write_answers(writer, answers));
     tokio::select! {
         // The client reads no more.
         written = &mut writing => return written,
-        read = read_queries(reader, server, sender) => read?,
+        read = read_queries(reader, client, server, sender) => read?,
     }
     writing.await
 }
 
 async fn read_queries(
     mut reader: OwnedReadHalf,
+    client: SocketAddr,
     server: Rc<Server>,
     answers: mpsc::Sender<Vec<u8>>,
 ) -> io::Result<()> {
@@ -251,7 +263,7 @@ async fn read_queries(
             let Ok(slot) = Arc::clone(&server.queries).acquire_owned().await else {
                 return;
             };
-            let answer = server.answerer.ask(&query, By::Stream, asks).await;
+            let answer = server.answerer.ask(&query, client, By::Stream, asks).await;
             // A client that does not read keeps nobody else waiting.
             drop(slot);
             if let Some(answer) = answer {

@@ -1,63 +1,19 @@
 //! Resolvers that answer, fail or are silent, on a clock that passes while everybody waits.
 
-use std::rc::Rc;
-
 use runtime::metrics::Metrics;
-use tokio::net::UdpSocket;
-use tokio::task::{LocalSet, spawn_local};
+use runtime::tap::Tap;
 use tokio::time::advance;
 
 use super::*;
 use crate::Reports;
+use crate::fake::{Does, Fake, run};
 
 const QUERY: &[u8] = b"\x07\x09\x01\0\0\x01\0\0\0\0\0\0\x05other\x07example\0\0\x01\0\x01";
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a resolver does with a query.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Does {
-    Answer,
-    Fail,
-    Nothing,
-}
-
-struct Fake {
-    at: SocketAddr,
-    does: Rc<Cell<Does>>,
-    asked: Rc<RefCell<Vec<Vec<u8>>>>,
-}
-
-impl Fake {
-    async fn start(does: Does) -> Self {
-        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-        let at = socket.local_addr().unwrap();
-        let (does, asked) = (Rc::new(Cell::new(does)), Rc::<RefCell<Vec<_>>>::default());
-        let (told, seen) = (Rc::clone(&does), Rc::clone(&asked));
-        spawn_local(async move {
-            let mut buffer = [0; 512];
-            while let Ok((length, client)) = socket.recv_from(&mut buffer).await {
-                let mut answer = buffer[..length].to_vec();
-                seen.borrow_mut().push(answer.clone());
-                answer[2] |= 0x80;
-                match told.get() {
-                    Does::Answer => {}
-                    Does::Fail => answer[3] |= 2,
-                    Does::Nothing => continue,
-                }
-                socket.send_to(&answer, client).await.unwrap();
-            }
-        });
-        Self { at, does, asked }
-    }
-
-    fn count(&self) -> usize {
-        self.asked.borrow().len()
-    }
-}
-
 fn forwarder(resolvers: &[&Fake]) -> Forwarder {
     let addresses = resolvers.iter().map(|fake| fake.at).collect();
-    let reports = Reports::new(&Metrics::default(), None);
+    let reports = Reports::new(&Metrics::default(), Tap::default());
     Forwarder::new(Resolvers::of(addresses), None, reports.upstream)
 }
 
@@ -70,15 +26,6 @@ async fn ask(forwarder: &Forwarder) -> (Option<u8>, Duration) {
         asked.answer[3] & 0xf
     });
     (code, begin.elapsed())
-}
-
-fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .start_paused(true)
-        .build()
-        .unwrap();
-    LocalSet::new().block_on(&runtime, test);
 }
 
 #[test]

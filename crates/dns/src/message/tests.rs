@@ -187,11 +187,17 @@ fn hostile_bytes() {
 
 #[test]
 fn an_error_keeps_the_question() {
-    let query = query("WEB", kind::A, &[OPT]);
-    let message = error(&query, code::SERVER_FAILURE).unwrap();
-    assert_eq!(message.len(), query.len() - OPT.len());
+    let plain = query("WEB", kind::A, &[]);
+    let message = error(&plain, code::SERVER_FAILURE).unwrap();
     assert_eq!(message[..12], [0x12, 0x34, 0x81, 0x82, 0, 1, 0, 0, 0, 0, 0, 0]);
-    assert_eq!(message[12..], query[12..message.len()]);
+    assert_eq!(message[12..], plain[12..]);
+    let with_edns = error(&query("WEB", kind::A, &[OPT]), code::SERVER_FAILURE).unwrap();
+    assert_eq!((with_edns[3], with_edns[11]), (0x82, 1));
+    assert_eq!(
+        with_edns[message.len()..],
+        [0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0],
+        "EDNS is answered by EDNS"
+    );
 }
 
 #[test]

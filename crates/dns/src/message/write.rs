@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use registry::Record;
 
-use super::{CLASS_IN, HEADER, NAME_MAX, Question, code, kind, number};
+use super::{CLASS_IN, Edns, HEADER, NAME_MAX, Question, code, kind, number, read_edns};
 
 /// Bytes of UDP that we say we take, in answers with EDNS (the value that DNS flag day 2020 settled on).
 const OWN_SIZE: u16 = 1232;
@@ -19,6 +19,7 @@ pub(crate) struct Answer<'q, 'a> {
     message: Vec<u8>,
     limit: usize,
     count: u16,
+    authority_count: u16,
     is_truncated: bool,
     pub(crate) code: u16,
 }
@@ -50,6 +51,7 @@ impl<'q, 'a> Answer<'q, 'a> {
             message: question.head().to_vec(),
             limit: limit.saturating_sub(kept),
             count: 0,
+            authority_count: 0,
             is_truncated: false,
             code: code::NO_ERROR,
         }
@@ -66,12 +68,33 @@ impl<'q, 'a> Answer<'q, 'a> {
 
     /// Adds a record of any name, given in wire form.
     pub(crate) fn add_record(&mut self, name: &[u8], kind: u16, class: u16, ttl: u32, data: &[u8]) {
-        let Ok(length) = u16::try_from(data.len()) else {
-            return;
-        };
-        if self.is_truncated || self.message.len() + name.len() + 10 + data.len() > self.limit {
+        if self.is_truncated || !self.append(name, kind, class, ttl, data) {
             self.is_truncated = true;
             return;
+        }
+        self.count += 1;
+    }
+
+    /// Adds a record that says for how long there is no more (RFC 2308), after all others; left out where it does not
+    /// fit.
+    pub(crate) fn add_authority(&mut self, name: &[u8], kind: u16, ttl: u32, data: &[u8]) {
+        if !self.is_truncated && self.append(name, kind, CLASS_IN, ttl, data) {
+            self.authority_count += 1;
+        }
+    }
+
+    /// Marks the answer as one that does not hold everything.
+    pub(crate) fn truncate(&mut self) {
+        self.is_truncated = true;
+    }
+
+    /// Whether it fits.
+    fn append(&mut self, name: &[u8], kind: u16, class: u16, ttl: u32, data: &[u8]) -> bool {
+        let Ok(length) = u16::try_from(data.len()) else {
+            return true;
+        };
+        if self.message.len() + name.len() + 10 + data.len() > self.limit {
+            return false;
         }
         self.message.extend(name);
         self.message.extend(kind.to_be_bytes());
@@ -79,7 +102,7 @@ impl<'q, 'a> Answer<'q, 'a> {
         self.message.extend(ttl.to_be_bytes());
         self.message.extend(length.to_be_bytes());
         self.message.extend(data);
-        self.count += 1;
+        true
     }
 
     /// The whole message.
@@ -92,22 +115,28 @@ impl<'q, 'a> Answer<'q, 'a> {
         let flags = FLAGS | truncated | (self.question.flags() & KEPT) | (self.code & 0xf);
         message[2..4].copy_from_slice(&flags.to_be_bytes());
         message[6..8].copy_from_slice(&self.count.to_be_bytes());
-        message[8..10].fill(0);
-        message[10..12].copy_from_slice(&u16::from(self.question.edns.is_some()).to_be_bytes());
+        message[8..10].copy_from_slice(&self.authority_count.to_be_bytes());
+        message[10..12].fill(0);
         if let Some(edns) = self.question.edns {
-            message.push(0);
-            message.extend(kind::OPT.to_be_bytes());
-            message.extend(OWN_SIZE.to_be_bytes());
-            let dnssec = if edns.wants_dnssec { 0x80 } else { 0 };
-            // Upper bits of the code, version 0, flags; no options.
-            message.extend([(self.code >> 4) as u8, 0, dnssec, 0, 0, 0]);
+            add_opt(&mut message, edns, self.code);
         }
         message
     }
 }
 
+/// Our OPT record, in answer to one: the upper bits of the code, version 0, flags; no options.
+fn add_opt(message: &mut Vec<u8>, edns: Edns, code: u16) {
+    message[11] = 1;
+    message.push(0);
+    message.extend(kind::OPT.to_be_bytes());
+    message.extend(OWN_SIZE.to_be_bytes());
+    let dnssec = if edns.wants_dnssec { 0x80 } else { 0 };
+    message.extend([(code >> 4) as u8, 0, dnssec, 0, 0, 0]);
+}
+
 /// An answer of a code alone to bytes that need not be well formed; the question is repeated where there is
-/// a whole one. `None` where there is no whole header.
+/// a whole one, and there is an OPT record where the query has a readable one (RFC 6891, 6.1.1). `None` where there
+/// is no whole header.
 pub(crate) fn error(query: &[u8], code: u16) -> Option<Vec<u8>> {
     if query.len() < HEADER {
         return None;
@@ -123,6 +152,9 @@ pub(crate) fn error(query: &[u8], code: u16) -> Option<Vec<u8>> {
     message[2..4].copy_from_slice(&flags.to_be_bytes());
     message[4..6].copy_from_slice(&u16::from(whole.is_some()).to_be_bytes());
     message[6..12].fill(0);
+    if let Some(edns) = whole.and_then(|end| read_edns(query, end)).flatten() {
+        add_opt(&mut message, edns, code);
+    }
     Some(message)
 }
 
@@ -172,11 +204,7 @@ pub(crate) fn query_for(question: &Question<'_>, name: &[u8]) -> Vec<u8> {
     message.extend(question.kind.to_be_bytes());
     message.extend(CLASS_IN.to_be_bytes());
     if let Some(edns) = question.edns {
-        message[11] = 1;
-        message.push(0);
-        message.extend(kind::OPT.to_be_bytes());
-        message.extend(OWN_SIZE.to_be_bytes());
-        message.extend([0, 0, if edns.wants_dnssec { 0x80 } else { 0 }, 0, 0, 0]);
+        add_opt(&mut message, edns, 0);
     }
     message
 }
