@@ -2,10 +2,10 @@
 //! [`Intent::contained`] for `weir run`; read by [`crate::plan()`] only.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::ports;
 
 use crate::cgroup::{Cgroup, ClassId};
@@ -282,6 +282,13 @@ pub struct Dns {
 impl Dns {
     /// Where DNS servers listen.
     pub const PORT: u16 = 53;
+
+    /// Servers of one link alone (`fe80::/10`). Whoever asks one has its socket bound to the link's device, from
+    /// which no way leads to a proxy on loopback: their look-ups are never captured.
+    pub const OF_ONE_LINK: IpNet = IpNet::V6(Ipv6Net::new_assert(
+        Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0),
+        10,
+    ));
 }
 
 /// What becomes of captured queries while no DNS proxy answers.

@@ -263,6 +263,15 @@ fn notes(intent: &Intent, facts: &Facts, kind: Option<&TproxyKind>) -> Vec<Strin
             Dns::PORT
         ));
     }
+    if let Some(Selection::Only(servers)) = intent.captured_dns().map(|dns| &dns.servers) {
+        let of_one_link = servers.iter().filter(|server| Dns::OF_ONE_LINK.contains(*server));
+        notes.extend(of_one_link.map(|server| {
+            format!(
+                "look-ups at {server} are not captured: who asks a server of one link has a socket that cannot reach the \
+                 proxy; name another address of that server in resolv.conf"
+            )
+        }));
+    }
     let Inbound {
         ports,
         exclude_ports,

@@ -60,7 +60,8 @@ fn the_rules_of_both_languages() {
     let by_nft = nft::transaction(&[], &nft::render(&planned(&all)), true);
     assert_eq!(
         about_dns(&by_nft),
-        r#"udp dport 53 ct zone 2 counter redirect to :15053 comment "weir: DNS"
+        r#"ip6 daddr fe80::/10 tcp dport 53 counter return comment "weir: DNS of one link"
+udp dport 53 ct zone 2 counter redirect to :15053 comment "weir: DNS"
 tcp dport 53 meta nfproto @dns-answers counter redirect to :15053 comment "weir: DNS"
 tcp dport 53 counter return comment "weir: DNS without its proxy"
 ip daddr 127.0.0.1 udp dport 15053 meta skuid 1337 counter update @dns-answers { meta nfproto timeout 3s } comment "weir: the DNS proxy lives"
@@ -69,6 +70,7 @@ ip daddr 127.0.0.1 udp dport 15053 meta skgid 1337 counter update @dns-answers {
 ip6 daddr ::1 udp dport 15053 meta skgid 1337 counter update @dns-answers { meta nfproto timeout 3s } comment "weir: the DNS proxy lives"
 ip saddr 127.0.0.1 udp sport 15053 counter ct zone set 2 comment "weir: answer of the DNS proxy"
 ip6 saddr ::1 udp sport 15053 counter ct zone set 2 comment "weir: answer of the DNS proxy"
+ip6 daddr fe80::/10 meta l4proto udp counter return comment "weir: DNS of one link"
 udp dport 53 meta nfproto @dns-answers counter ct zone set 2 comment "weir: DNS"
 "#
     );
@@ -76,8 +78,38 @@ udp dport 53 meta nfproto @dns-answers counter ct zone set 2 comment "weir: DNS"
 }
 
 #[test]
+fn a_server_of_one_link_is_left_alone() {
+    let with = |servers: &[&str]| Flags {
+        dns_servers: servers.iter().map(|server| server.parse().unwrap()).collect(),
+        ..flags()
+    };
+    let plan = planned(&with(&["fe80::53", "10.96.0.10"]));
+    assert!(
+        plan.notes.iter().any(|note| note.contains("fe80::53")),
+        "{:?}",
+        plan.notes
+    );
+    let six = rules::render(&plan)[1].to_string();
+    assert!(!six.contains("--to-ports 15053"), "{six}");
+    assert!(six.contains("-d fe80::53/128 -p tcp -m tcp --dport 53 -m comment --comment \"weir: DNS of one link\" -j RETURN"), "{six}");
+    let mistakes = with(&["fe80::53"]).intent().unwrap_err();
+    assert!(mistakes[0].to_string().contains("fe80::/10"), "{}", mistakes[0]);
+    let all = Flags {
+        capture_all_dns: text("1"),
+        ..with(&["fe80::53"])
+    };
+    let six = rules::render(&planned(&all))[1].to_string();
+    for protocol in ["udp", "tcp -m tcp --dport 53"] {
+        let line =
+            format!("-d fe80::/10 -p {protocol} -m comment --comment \"weir: DNS of one link\" -j RETURN");
+        assert!(six.contains(&line), "{line}: {six}");
+    }
+}
+
+#[test]
 fn the_text_of_the_rules_is_read_as_the_rules() {
-    let change: [fn(&mut Flags); 4] = [
+    let change: [fn(&mut Flags); 5] = [
+        |flags| flags.dns_servers.push("fe80::53".parse().unwrap()),
         |_| {},
         |flags| flags.capture_all_dns = text("1"),
         |flags| flags.dns_fail_closed = text("true"),

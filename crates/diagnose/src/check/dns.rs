@@ -9,8 +9,9 @@ use std::path::{Path, PathBuf};
 
 use model::{ErrorName, Severity};
 use netsys::socket_table::{Listener, listeners};
+use rules::intent::Dns;
 use rules::ruleset::{IpProtocol, Match, Test};
-use rules::{Family, Installed};
+use rules::{Family, Installed, Selection};
 
 use super::ground::Ground;
 use super::report::plural;
@@ -48,6 +49,8 @@ pub(super) fn look(question: &Question, ground: &Ground, report: &mut Report) {
                 .filter(|ip| is_led_on(ground.installed.as_ref(), *ip))
                 .collect();
             report.findings.extend(conf.judge(&file, listeners));
+            let captured = ground.intent.captured_dns().map(|dns| &dns.servers);
+            report.findings.extend(conf.beside(&file, captured));
             report.looked(
                 "resolv.conf",
                 format!("{} in {}", plural(conf.servers.len(), "server"), file.display()),
@@ -102,6 +105,41 @@ impl Conf {
     /// Whether it is here that it should be served, and nobody does.
     fn is_dead(&self, listeners: &[Listener], ip: IpAddr) -> bool {
         ip.is_loopback() && !self.led_on.contains(&ip) && !is_served(listeners, ip)
+    }
+
+    /// What does not go together with the capture of look-ups at these servers.
+    fn beside(&self, file: &Path, captured: Option<&Selection<IpAddr>>) -> Vec<Finding> {
+        let Some(captured) = captured else {
+            return vec![];
+        };
+        let found = self.addresses().filter_map(|ip| {
+            let (found, why, fix) = if ip.is_loopback() && !self.led_on.contains(&ip) && *captured == Selection::All {
+                (
+                    format!("the server {ip} is on loopback, and look-ups to any server are captured"),
+                    "those that it passes on to other servers come back to it in a circle, and no name outside the mesh \
+                     is found",
+                    "leave out --capture-all-dns, or have the rules let the server's user pass too (weir init -u)",
+                )
+            } else if Dns::OF_ONE_LINK.contains(&ip) {
+                (
+                    format!("the server {ip} is of one link, and look-ups there are not captured"),
+                    "who asks it has a socket that cannot reach the proxy on loopback: names of the mesh are what that \
+                     server says",
+                    "name another address of that server",
+                )
+            } else {
+                return None;
+            };
+            Some(Finding {
+                severity: Severity::Warning,
+                name: ErrorName::ResolvConf,
+                subject: file.display().to_string(),
+                found,
+                why: why.to_owned(),
+                fix: fix.to_owned(),
+            })
+        });
+        found.collect()
     }
 
     /// Without a list of listeners, whoever is named is taken to answer.
@@ -300,6 +338,24 @@ mod tests {
         };
         let conf = Conf::parse("nameserver 127.0.0.53");
         assert_eq!(conf.judge(Path::new("x"), Some(&[listener])), []);
+    }
+
+    #[test]
+    fn what_does_not_go_with_capture_is_told() {
+        let only = |server: &str| Some(Selection::Only(vec![server.parse().unwrap()]));
+        for (server, captured, expected) in [
+            ("127.0.0.53", Some(Selection::All), 1),
+            ("127.0.0.53", only("127.0.0.53"), 0),
+            ("127.0.0.53", None, 0),
+            ("fe80::1%eth0", Some(Selection::All), 1),
+            ("fe80::1%eth0", only("fe80::1"), 1),
+            ("fe80::1%eth0", None, 0),
+            ("10.96.0.10", Some(Selection::All), 0),
+        ] {
+            let conf = Conf::parse(&format!("nameserver {server}"));
+            let found = conf.beside(Path::new("x"), captured.as_ref());
+            assert_eq!(found.len(), expected, "{server} {captured:?}: {found:?}");
+        }
     }
 
     #[test]

@@ -4,7 +4,9 @@
 mod captured;
 mod forwarding;
 mod mark;
+mod one_link;
 mod queries;
+mod recaptured;
 mod shown;
 
 use std::fs;
@@ -35,7 +37,7 @@ struct Town {
     resolver: Pod,
     resolv_conf: PathBuf,
     _unbound: Program,
-    _sidecar: Sidecar,
+    sidecar: Sidecar,
 }
 
 /// How the proxy of a town is started.
@@ -77,17 +79,20 @@ impl Town {
             resolver,
             resolv_conf,
             _unbound: unbound,
-            _sidecar: sidecar,
+            sidecar,
         })
     }
 
-    /// What dig says in short, asking the proxy.
+    /// What dig says in short, asking the proxy; its lines sorted.
     fn dig(&self, arguments: &[&str]) -> Result<String> {
         let server = ["@127.0.0.1", "-p", "15053", "+short"];
         let finished = self
             .client
             .run_as(RunAs::Application, "dig", server.iter().chain(arguments))?;
-        Ok(finished.text())
+        // Of several records each comes first in turn.
+        let mut lines: Vec<_> = finished.text().lines().map(|line| format!("{line}\n")).collect();
+        lines.sort_unstable();
+        Ok(lines.concat())
     }
 }
 
@@ -116,9 +121,9 @@ fn names_of_every_kind_by_dig() -> Result<()> {
         (&["web", "AAAA"], "fd00:96::1\n"),
         (&["web.mesh.svc.cluster.local", "MX"], ""),
         (&["db.mesh", "CNAME"], "db.example.com.\n"),
-        (&["db.mesh"], "db.example.com.\n192.0.2.7\n"),
-        (&["db.mesh", "AAAA"], "db.example.com.\n2001:db8::7\n"),
-        (&["db.mesh", "TXT"], "db.example.com.\n\"a text\"\n"),
+        (&["db.mesh"], "192.0.2.7\ndb.example.com.\n"),
+        (&["db.mesh", "AAAA"], "2001:db8::7\ndb.example.com.\n"),
+        (&["db.mesh", "TXT"], "\"a text\"\ndb.example.com.\n"),
         (&["pods.mesh"], "10.77.9.2\n10.77.9.3\n"),
         (&["pods-0.pods.mesh"], "10.77.9.2\n"),
         (&["10-77-9-3.pods.mesh"], "10.77.9.3\n"),

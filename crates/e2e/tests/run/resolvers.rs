@@ -73,6 +73,8 @@ enum Way {
     V4,
     V6,
     Stream,
+    /// An address of one link alone, which the command has not.
+    Link,
 }
 
 struct Clients {
@@ -125,9 +127,22 @@ impl Clients {
         })
     }
 
+    /// The resolver's address in `fe80::/10`, as the laptop's link knows it.
+    fn of_link(&self) -> Result<String> {
+        let addresses = "-6 -o addr show dev eth0 scope link";
+        e2e::eventually("an address of the link", || {
+            let text = self.resolver.run("ip", addresses.split(' ')).ok()?.text();
+            let mut words = text.split_whitespace();
+            let address = words.find(|word| word.starts_with("fe80"))?;
+            let is_settled = !text.contains("tentative");
+            is_settled.then(|| format!("{}%eth0", address.split('/').next().unwrap_or_default()))
+        })
+    }
+
     /// What a script says within `weir run`, where `resolv.conf` is as in a pod.
     fn sh(&self, way: Way, script: &str, arguments: &[&str]) -> Result<String> {
         let server = match way {
+            Way::Link => self.of_link()?,
             Way::V6 => self.resolver.v6.to_string(),
             Way::V4 | Way::Stream => self.resolver.v4.to_string(),
         };
@@ -168,7 +183,7 @@ fn addresses_and_names_of_every_kind_by_every_resolver() -> Result<()> {
     };
     let python = |how: &str| format!("exec python3 -c \"{PYTHON}\" {how} \"$@\"");
     let node = |how: &str| format!("exec node -e \"{NODE}\" {how} \"$@\"");
-    for way in [Way::V4, Way::V6, Way::Stream] {
+    for way in [Way::V4, Way::V6, Way::Stream, Way::Link] {
         for (how, expected) in [("address", &ADDRESSES[..]), ("name", &NAMES[..])] {
             for (client, script) in [
                 ("getent", getent(how)),

@@ -15,6 +15,18 @@ impl Flags {
         if !is_wanted {
             return None;
         }
+        let is_left = |server| Dns::OF_ONE_LINK.contains(server);
+        if !all && !self.dns_servers.is_empty() && self.dns_servers.iter().all(is_left) {
+            read.wrong(
+                REDIRECT,
+                format!(
+                    "{} names DNS servers of one link alone ({}), whose queries cannot be captured; name one that has \
+                     another address, for the applications too, or capture those to any other server with --capture-all-dns",
+                    self.resolv_conf,
+                    Dns::OF_ONE_LINK
+                ),
+            );
+        }
         if !all && self.dns_servers.is_empty() {
             read.wrong(
                 REDIRECT,

@@ -51,6 +51,7 @@ pub(crate) fn packets() -> Vec<Packet> {
         "fd00::9",
         "2001:db8::7",
         "2001:db8::8",
+        "fe80::9",
         "::1",
     ];
     for destination in destinations.map(|text| text.parse::<IpAddr>().unwrap()) {

@@ -110,12 +110,16 @@ impl Setting {
         }
     }
 
-    /// What the two do otherwise on purpose with TPROXY (docs/istio-iptables.md).
+    /// What the two do otherwise on purpose (docs/istio-iptables.md): DNS of one link, and some with TPROXY.
     pub(crate) fn differs(&self, packet: &Packet) -> bool {
+        let port = packet.destination_port;
+        let is_of_link = rules::intent::Dns::OF_ONE_LINK.contains(&packet.destination);
+        if self.dns.all && is_of_link && port == 53 {
+            return true;
+        }
         if !self.tproxy {
             return false;
         }
-        let port = packet.destination_port;
         let by_proxy = match packet.origin {
             Origin::Socket { uid, gid, mark } => mark == 0 && (uid == self.uid || gid == self.gid),
             Origin::Remote => false,

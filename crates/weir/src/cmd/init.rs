@@ -18,7 +18,7 @@ use netsys::links;
 use netsys::rules::{Backend, Session};
 use rules::plan::{Stack, TproxyFacts, remembered};
 use rules::ruleset::Ruleset;
-use rules::{Facts, Intent, Plan};
+use rules::{Facts, Intent, Plan, Selection};
 
 pub(crate) use self::args::Args;
 use crate::cmd::place;
@@ -113,6 +113,7 @@ fn clean_up(args: &Args) -> Result<()> {
 fn dry_run(args: &Args, intent: &Intent) -> Result<()> {
     let plan = rules::plan(intent, &assumed_facts(intent)?).map_err(|mistakes| all(&mistakes))?;
     notes(&plan);
+    dns_circle(args, intent);
     if plan.is_empty() {
         return say(report::NOTHING_CAPTURED);
     }
@@ -166,6 +167,7 @@ fn install(args: &Args, intent: &Intent) -> Result<()> {
     let session = Session::open(backend)?;
     let plan = planned(intent, &session)?;
     notes(&plan);
+    dns_circle(args, intent);
     let waiting = match args.action.host {
         true => Some(undo::start(&session.own(), args.action.confirm_within)?),
         false => None,
@@ -217,6 +219,26 @@ fn may_write() -> Result<()> {
 fn notes(plan: &Plan) {
     for note in &plan.notes {
         eprintln!("weir: note: {note}");
+    }
+}
+
+/// What a server on loopback asks others is captured too, where look-ups to any server are.
+fn dns_circle(args: &Args, intent: &Intent) {
+    let captures_all = intent
+        .captured_dns()
+        .is_some_and(|dns| dns.servers == Selection::All);
+    let file = args.resolv_conf();
+    for server in dns::nameservers(file)
+        .iter()
+        .filter(|server| captures_all && server.is_loopback())
+    {
+        eprintln!(
+            "weir: warning: {}: the server {server} is on loopback, and look-ups to any server are captured: those that it \
+             passes on to others come back to it in a circle [{}]\n  Fix: leave out --capture-all-dns, or have the rules let \
+             the server's user pass too (-u 1337,ITS-UID)",
+            file.display(),
+            ErrorName::ResolvConf
+        );
     }
 }
 

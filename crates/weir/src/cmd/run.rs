@@ -6,10 +6,11 @@ mod inside;
 mod loopback;
 mod network;
 mod publish;
+mod resolv_conf;
 
 use std::ffi::OsString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,7 @@ use tokio::sync::{mpsc, watch};
 use self::inside::Both;
 use self::loopback::Loopback;
 use self::publish::Publish;
+use self::resolv_conf::InPlace;
 use crate::errors::{self, OrNamed, fail, of_mistakes};
 use crate::servers::Places;
 use crate::sidecar::{self, Dns, Parts};
@@ -121,10 +123,18 @@ fn compose(args: Args) -> Result<Ended> {
         install(network, families, &lent, is_told).map_err(|error| format!("{error:#}"))
     };
     let socket = socket::path()?;
+    let resolv_conf = InPlace::of(
+        Path::new(network::RESOLV_CONF),
+        socket.with_extension("resolv.conf"),
+    )
+    .or_named(ErrorName::Contain, "cannot write a resolv.conf for the command")?;
+    let in_place = resolv_conf
+        .as_ref()
+        .map(|it| (it.path(), PathBuf::from(network::RESOLV_CONF)));
     let plan = Plan {
         command,
         sockets: sockets(),
-        over: contain::no_name_services(),
+        over: contain::no_name_services().into_iter().chain(in_place).collect(),
         install: &install,
         litter: Some(socket.clone()),
     };
@@ -136,6 +146,8 @@ fn compose(args: Args) -> Result<Ended> {
     let (snapshots, discovery) = read(manifests, own)?;
     let network = network::of(&snapshots.borrow())?;
     let mut contained = started.furnish(&network)?;
+    // It has been put in its place.
+    drop(resolv_conf);
 
     let steps = Tap::default();
     let listening = is_told.then(|| steps.listen(EVENTS_MAX)).flatten();

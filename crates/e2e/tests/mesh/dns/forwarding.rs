@@ -127,9 +127,18 @@ fn names_of_the_mesh_do_not_wait_for_a_silent_resolver() -> Result<()> {
     )?;
     let of_name = |name: &[u8]| [b"\x07\x09\x01\0\0\x01\0\0\0\0\0\0", name, b"\0\0\x01\0\x01"].concat();
     let (ours, others) = (of_name(b"\x03web\x04mesh"), of_name(b"\x05other\x07example"));
-    let outside = town.client.within(|| UdpSocket::bind("127.0.0.1:0"))??;
-    outside.connect(proxy())?;
-    outside.set_nonblocking(true)?;
+    let socket = || -> Result<UdpSocket> {
+        let socket = town.client.within(|| UdpSocket::bind("127.0.0.1:0"))??;
+        socket.connect(proxy())?;
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    };
+    let first = socket()?;
+    e2e::eventually("the silent resolver", || {
+        first.send(&others).ok()?;
+        (silent.asked() > 0).then_some(())
+    })?;
+    let outside = socket()?;
     // More than there are places for; those that are lost on the way are made up for.
     e2e::eventually("queries under way", || {
         for _ in 0..100 {

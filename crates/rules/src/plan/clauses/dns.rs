@@ -69,6 +69,7 @@ pub(in crate::plan) fn tracking_sending(signs: &Signs, intent: &Intent, dns: &Dn
     }
     left.push(leave(made_by_proxy, "made by the proxy"));
     left.extend(groups(&intent.outbound, &signs.gids));
+    left.extend(of_one_link(dns).map(|nets| leave(Condition::To(nets), OF_ONE_LINK)));
     clauses.extend(left.into_iter().map(|mut clause| {
         clause.when.push(udp.clone());
         clause
@@ -89,6 +90,13 @@ pub(in crate::plan) fn tracking_sending(signs: &Signs, intent: &Intent, dns: &Dn
 /// For the first packet of a connection. What goes to `left` is left alone later, as are excluded networks.
 pub(super) fn first(dns: &Dns, left: &[IpNet], intent: &Intent) -> Vec<Clause> {
     let servers = servers(dns, &intent.devices);
+    let leave = |protocol| {
+        of_one_link(dns).map(|nets| Clause {
+            when: queries(Some(nets), protocol),
+            then: Action::Leave,
+            purpose: OF_ONE_LINK,
+        })
+    };
     let capture = |protocol, answers| Clause {
         when: queries(servers.clone(), protocol)
             .into_iter()
@@ -98,14 +106,20 @@ pub(super) fn first(dns: &Dns, left: &[IpNet], intent: &Intent) -> Vec<Clause> {
         purpose: DNS,
     };
     if dns.without_proxy == WithoutProxy::Fail {
-        return vec![capture(IpProtocol::Udp, None), capture(IpProtocol::Tcp, None)];
+        let protocols = [IpProtocol::Udp, IpProtocol::Tcp];
+        let left = protocols.into_iter().filter_map(leave);
+        return left
+            .chain(protocols.map(|protocol| capture(protocol, None)))
+            .collect();
     }
     let left: Vec<_> = left
         .iter()
         .copied()
         .chain(networks(&intent.outbound.exclude_cidrs))
         .collect();
-    vec![
+    // By UDP the zone has told.
+    let mut clauses: Vec<_> = leave(IpProtocol::Tcp).into_iter().collect();
+    clauses.extend([
         capture(IpProtocol::Udp, Some(Condition::InZone(zone(intent)))),
         capture(IpProtocol::Tcp, Some(Condition::DnsAnswers)),
         // Else it would be captured as any other connection.
@@ -114,16 +128,30 @@ pub(super) fn first(dns: &Dns, left: &[IpNet], intent: &Intent) -> Vec<Clause> {
             then: Action::Leave,
             purpose: "DNS without its proxy",
         },
-    ]
+    ]);
+    clauses
 }
 
 const DNS: &str = "DNS";
+const OF_ONE_LINK: &str = "DNS of one link";
 
 /// Without servers, to any.
 fn queries(servers: Option<Vec<IpNet>>, protocol: IpProtocol) -> Vec<Condition> {
     let mut when = vec![Condition::Protocol(protocol), Condition::ToPort(vec![Dns::PORT])];
     when.extend(servers.map(Condition::To));
     when
+}
+
+/// Those of one link, where they would be captured but for that; see [`Dns::OF_ONE_LINK`].
+fn of_one_link(dns: &Dns) -> Option<Vec<IpNet>> {
+    match &dns.servers {
+        Selection::All => Some(vec![Dns::OF_ONE_LINK]),
+        Selection::Only(servers) => {
+            let mut servers = distinct(servers);
+            servers.retain(|server| Dns::OF_ONE_LINK.contains(server));
+            (!servers.is_empty()).then(|| servers.into_iter().map(IpNet::from).collect())
+        }
+    }
 }
 
 /// Those that can be captured; none for any.
@@ -134,7 +162,8 @@ fn servers(dns: &Dns, devices: &Devices) -> Option<Vec<IpNet>> {
         Selection::All => None,
         Selection::Only(servers) => {
             let nets = distinct(servers).into_iter().map(IpNet::from);
-            Some(outside(nets.collect(), left))
+            let nets = outside(nets.collect(), &[Dns::OF_ONE_LINK]);
+            Some(outside(nets, left))
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The flags of `weir init` as clap reads them: Weir's own, those of istio-iptables with their variables,
 //! and the ones that are refused by name.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{env, fs};
 
 use anyhow::Result;
@@ -302,6 +302,11 @@ impl Args {
             ..
         } = &self.action;
         *run_validation && !dry_run && !cleanup && !confirm && undo_after.is_none()
+    }
+
+    /// The file that says which DNS servers applications ask.
+    pub(super) fn resolv_conf(&self) -> &Path {
+        &self.dns.resolv_conf
     }
 
     /// Whether no rule is to be written.

@@ -130,8 +130,13 @@ fn devices(devices: &Devices) -> Option<String> {
 
 fn dns(dns: &Dns) -> String {
     let servers = match &dns.servers {
-        Selection::All => "any server".to_owned(),
-        Selection::Only(servers) => list(servers),
+        Selection::All => format!("any server outside {}", Dns::OF_ONE_LINK),
+        Selection::Only(servers) => {
+            let can_be = servers
+                .iter()
+                .filter(|server| !Dns::OF_ONE_LINK.contains(*server));
+            list(&can_be.collect::<Vec<_>>())
+        }
     };
     let without_proxy = match dns.without_proxy {
         WithoutProxy::Direct => "while a DNS proxy answers there, else direct",
