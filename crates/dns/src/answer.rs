@@ -13,8 +13,8 @@ use tokio::sync::watch;
 use crate::Config;
 use crate::forward::{Asked, By, Forwarder};
 use crate::message::{
-    Answer, CLASS_IN, Question, Received, code, encode_name, error, is_truncated, kind, kind_name, number,
-    query_for, read, rewritten, sections,
+    Answer, CLASS_IN, Question, Received, asks_for_transfer, code, encode_name, error, is_truncated, kind,
+    kind_name, number, query_for, read, rewritten, sections,
 };
 use crate::report::{Clock, Done, Reports};
 use crate::told::Told;
@@ -74,6 +74,10 @@ impl Answerer {
                 let message = error(query, code::FORMAT_ERROR);
                 return self.answered(query, Done::of("other", "malformed", message), clock);
             }
+            Received::Foreign | Received::Question(_) if by == By::Stream && asks_for_transfer(query) => {
+                let message = error(query, code::REFUSED);
+                return self.answered(query, Done::of("other", "failed", message), clock);
+            }
             Received::Foreign => Unsaid::All("other"),
             Received::Question(question) => match self.look_up(&question) {
                 None => Unsaid::All(kind_name(question.kind)),
@@ -114,6 +118,11 @@ impl Answerer {
     /// Resolves when it is known whom to ask.
     pub(crate) async fn has_resolvers(&self) {
         self.forwarder.has_resolvers().await;
+    }
+
+    /// Counts queries that never came here.
+    pub(crate) fn count_lost(&self, count: u32) {
+        self.reports.lost.inc_by(count.into());
     }
 
     /// Counts a query that was not looked at: there were too many.

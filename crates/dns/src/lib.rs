@@ -24,7 +24,7 @@ use tokio::sync::watch;
 
 pub use report::Reports;
 pub use resolvers::{Conf, nameservers, read_conf};
-pub use serve::{DESCRIPTORS_MAX, Handle, Sockets, start};
+pub use serve::{Handle, Places, Sockets, start};
 
 /// What a server is started with.
 pub struct Config {
@@ -39,6 +39,8 @@ pub struct Config {
     pub mark: Option<u32>,
     /// Whether it gives the signs of life that capture rules wait for.
     pub gives_signs: bool,
+    /// How much it does at once.
+    pub places: Places,
     /// Where it reports.
     pub reports: Reports,
 }

@@ -36,6 +36,8 @@ pub(crate) mod kind {
     pub(crate) const SRV: u16 = 33;
     pub(crate) const OPT: u16 = 41;
     pub(crate) const HTTPS: u16 = 65;
+    pub(crate) const IXFR: u16 = 251;
+    pub(crate) const AXFR: u16 = 252;
     pub(crate) const ANY: u16 = 255;
 }
 pub(crate) const CLASS_IN: u16 = 1;
@@ -141,6 +143,12 @@ fn read_question(query: &[u8], questions: u16) -> Option<(usize, Option<Asked>)>
 
 pub(crate) fn number(bytes: &[u8], at: usize) -> Option<u16> {
     Some(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?))
+}
+
+/// Whether a whole zone is asked for, or what has changed in it (AXFR, IXFR): the answer may be many messages.
+pub(crate) fn asks_for_transfer(query: &[u8]) -> bool {
+    let kind = uncompressed_end(query, HEADER).and_then(|end| number(query, end));
+    matches!(kind, Some(kind::IXFR | kind::AXFR))
 }
 
 /// Whether there was more to say than the message holds.

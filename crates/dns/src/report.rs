@@ -16,6 +16,7 @@ use crate::message::{self, Received, answers, code_name, is_truncated, kind, kin
 pub struct Reports {
     queries: Family<Counter, 2>,
     pub(crate) upstream: Upstream,
+    pub(crate) lost: Counter,
     steps: Tap<Event>,
 }
 
@@ -76,6 +77,10 @@ impl Reports {
                 "weir_dns_queries_total",
                 "DNS queries, by the type asked for and what became of them: answered, missing (ours, and there is no such name), forwarded, failed (no resolver answered, or an alias leads nowhere), malformed, dropped (too many at once)",
                 [Label::fixed("type"), Label::fixed("result")],
+            ),
+            lost: metrics.counter(
+                "weir_dns_lost_total",
+                "DNS queries by UDP that the kernel dropped, because its queue for them was full",
             ),
             upstream: Upstream {
                 durations: metrics.histogram(

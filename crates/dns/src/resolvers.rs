@@ -16,7 +16,7 @@ use self::silence::Silence;
 
 const PORT: u16 = 53;
 /// The C library asks no more than that.
-const RESOLVERS_MAX: usize = 3;
+pub(crate) const RESOLVERS_MAX: usize = 3;
 /// How long clients wait for an answer where the file does not say, as in the C library.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a resolver is asked in that time where the file does not say.

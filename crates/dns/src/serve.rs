@@ -18,16 +18,22 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::Config;
 use crate::answer::{Answerer, AtOnce};
 use crate::forward::{By, read_framed, write_framed};
+use crate::resolvers::RESOLVERS_MAX;
 use crate::token::{self, Received};
 
-/// Queries under way at most; beyond it UDP queries are dropped, which clients repeat.
+/// Queries at resolvers at most; beyond it UDP queries are dropped, which clients repeat.
 const QUERIES_MAX: u32 = 1000;
 /// TCP clients at once; more wait in the backlog.
-const STREAMS_MAX: usize = 200;
+const STREAMS_MAX: u32 = 200;
+/// One of so many descriptors may be for a query, and for a TCP client.
+const PART_FOR_QUERIES: usize = 10;
+const PART_FOR_STREAMS: usize = 40;
 /// Queries of one TCP client that are under way at once.
 const PIPELINED_MAX: usize = 32;
-/// Descriptors that a server uses at most: a socket a client, and one a query that is forwarded.
-pub const DESCRIPTORS_MAX: usize = QUERIES_MAX as usize + STREAMS_MAX;
+/// What the kernel keeps of queries that come all at once, in bytes of its own bookkeeping: some thousands.
+const QUEUE: usize = 4 << 20;
+/// How often it is looked whether the kernel lost queries.
+const LOOK: Duration = Duration::from_secs(5);
 /// How long a client waits for an answer, as far as is known.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long a TCP client may be silent, or not read.
@@ -36,6 +42,46 @@ const STREAM_IDLE: Duration = Duration::from_secs(20);
 const STREAM_IDLE_CROWDED: Duration = Duration::from_secs(2);
 /// Answers that wait for a TCP client to read: where it does not, nothing more is read of it.
 const UNREAD_MAX: usize = 1;
+
+/// How much a server does at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Places {
+    queries: u32,
+    streams: u32,
+}
+
+impl Places {
+    /// Of a process that may have so many descriptors: most of few are for something else.
+    #[must_use]
+    pub fn within(descriptors: usize) -> Self {
+        let part = |part: usize, most: u32| {
+            let count = u32::try_from(descriptors / part).unwrap_or(u32::MAX);
+            count.clamp(1, most)
+        };
+        Self {
+            queries: part(PART_FOR_QUERIES, QUERIES_MAX),
+            streams: part(PART_FOR_STREAMS, STREAMS_MAX),
+        }
+    }
+
+    /// Queries that can be at resolvers.
+    #[must_use]
+    pub fn queries(self) -> u32 {
+        self.queries
+    }
+
+    /// Whether more descriptors would make more of them.
+    #[must_use]
+    pub fn are_few(self) -> bool {
+        self.queries < QUERIES_MAX
+    }
+
+    /// Descriptors that they take at most: a socket a client, and one for each resolver that a query waits for.
+    #[must_use]
+    pub fn descriptors(self) -> usize {
+        self.queries as usize * RESOLVERS_MAX + self.streams as usize
+    }
+}
 
 /// Where queries come in.
 #[derive(Debug, Default)]
@@ -73,6 +119,7 @@ impl Sockets {
 pub struct Handle {
     hand_over: watch::Sender<bool>,
     queries: Arc<Semaphore>,
+    places: Places,
     // In this order: the thread's end is waited for.
     _stop: oneshot::Sender<()>,
     _thread: runtime::thread::Handle<()>,
@@ -85,7 +132,7 @@ impl Handle {
         // Those who give them go when the last sign is forgotten.
         self.hand_over.closed().await;
         // Whoever has not got an answer by now has given up.
-        let _ = timeout(PATIENCE, self.queries.acquire_many(QUERIES_MAX)).await;
+        let _ = timeout(PATIENCE, self.queries.acquire_many(self.places.queries)).await;
     }
 }
 
@@ -102,14 +149,15 @@ struct Server {
 pub fn start(sockets: Sockets, config: Config) -> Result<Handle, runtime::thread::Error> {
     let (stop, stopped) = oneshot::channel();
     let (hand_over, handed_over) = watch::channel(false);
-    let queries = Arc::new(Semaphore::new(QUERIES_MAX as usize));
+    let places = config.places;
+    let queries = Arc::new(Semaphore::new(places.queries as usize));
     let slots = Arc::clone(&queries);
     let thread = runtime::thread::spawn("dns", move || async move {
         let (gives_signs, mark) = (config.gives_signs, config.mark);
         let server = Rc::new(Server {
             answerer: Answerer::new(config),
             queries: slots,
-            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            streams: Arc::new(Semaphore::new(places.streams as usize)),
         });
         for socket in sockets.datagrams {
             let received = Rc::new(Received::default());
@@ -140,6 +188,7 @@ pub fn start(sockets: Sockets, config: Config) -> Result<Handle, runtime::thread
     Ok(Handle {
         hand_over,
         queries,
+        places,
         _stop: stop,
         _thread: thread,
     })
@@ -155,6 +204,10 @@ async fn datagrams(socket: net::UdpSocket, server: Rc<Server>, received: Rc<Rece
             return tracing::error!(see = %ErrorName::ListenerLost, %error, "DNS socket is not usable");
         }
     };
+    if let Err(error) = netsys::sock::queue_up_to(&socket, QUEUE) {
+        tracing::debug!(%error, "a longer queue for DNS queries");
+    }
+    spawn_local(count_lost(Rc::clone(&socket), Rc::clone(&server)));
     let mut buffer = vec![0; 64 * 1024];
     loop {
         match socket.recv_from(&mut buffer).await {
@@ -182,6 +235,21 @@ async fn datagrams(socket: net::UdpSocket, server: Rc<Server>, received: Rc<Rece
             }
             // An ICMP error for an answer that came too late.
             Err(error) => tracing::debug!(%error, "receiving a DNS query"),
+        }
+    }
+}
+
+/// What the kernel dropped: it did not come as far as here.
+async fn count_lost(socket: Rc<UdpSocket>, server: Rc<Server>) {
+    let mut counted = 0;
+    loop {
+        sleep(LOOK).await;
+        match netsys::sock::lost(&socket) {
+            Ok(lost) => {
+                server.answerer.count_lost(lost.wrapping_sub(counted));
+                counted = lost;
+            }
+            Err(error) => return tracing::debug!(%error, "how many queries were lost"),
         }
     }
 }

@@ -190,6 +190,27 @@ pub fn datagram_to(target: SocketAddr, mark: Option<u32>) -> io::Result<std::net
     Ok(socket.into())
 }
 
+/// Makes the queue of what has arrived and is not received yet so long, in bytes of the kernel's own bookkeeping; as
+/// long as it may be without `CAP_NET_ADMIN`, where that is less (`net.core.rmem_max`).
+///
+/// # Errors
+/// Where the kernel refuses, which it does not for a socket of the network.
+pub fn queue_up_to(socket: &impl AsFd, bytes: usize) -> io::Result<()> {
+    let half = libc::c_int::try_from(bytes / 2).unwrap_or(libc::c_int::MAX);
+    sys::set_int_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, half)
+        .or_else(|_| sys::set_int_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, half))
+}
+
+/// How many datagrams the kernel has dropped because the socket's queue was full, since the socket was made.
+///
+/// # Errors
+/// On kernels before 4.12.
+pub fn lost(socket: &impl AsFd) -> io::Result<u32> {
+    /// `SK_MEMINFO_DROPS` of `linux/sock_diag.h`.
+    const DROPS: usize = 8;
+    Ok(sys::memory_info(socket.as_fd())?[DROPS])
+}
+
 /// A non-blocking listener, set as [`tune_listener`] does. `share` sets `SO_REUSEPORT`.
 /// An IPv6 listener takes IPv6 only.
 ///
@@ -234,4 +255,26 @@ fn listener(address: SocketAddr, share: bool, is_transparent: bool) -> io::Resul
 /// Where the socket is not TCP.
 pub fn reset_on_close(socket: &impl AsFd) -> io::Result<()> {
     SockRef::from(socket).set_linger(Some(Duration::ZERO))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::UdpSocket;
+
+    use super::*;
+
+    #[test]
+    fn what_a_full_queue_loses_is_counted() {
+        let own = UdpSocket::bind("127.0.0.1:0").unwrap();
+        queue_up_to(&own, 1).unwrap();
+        assert_eq!(lost(&own).unwrap(), 0);
+        own.connect(own.local_addr().unwrap()).unwrap();
+        for _ in 0..100 {
+            own.send(&[0; 100]).unwrap();
+        }
+        own.set_nonblocking(true).unwrap();
+        let received = std::iter::from_fn(|| own.recv(&mut [0; 100]).ok()).count();
+        assert!(received < 100, "{received}");
+        assert_eq!(lost(&own).unwrap() as usize, 100 - received);
+    }
 }

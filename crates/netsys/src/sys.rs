@@ -109,6 +109,27 @@ pub(crate) fn tcp_info(fd: BorrowedFd<'_>) -> io::Result<libc::tcp_info> {
     }
 }
 
+/// `getsockopt` of `SO_MEMINFO`: `SK_MEMINFO_VARS` numbers of `linux/sock_diag.h`; what an older kernel lacks is zero.
+pub(crate) fn memory_info(fd: BorrowedFd<'_>) -> io::Result<[u32; 9]> {
+    let mut raw = [0; 9];
+    let mut length = size_of_val(&raw) as libc::socklen_t;
+    // SAFETY: `raw` is writable for `length` bytes and outlives the call; any bytes are numbers.
+    let result = unsafe {
+        libc::getsockopt(
+            fd.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_MEMINFO,
+            raw.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 {
+        Ok(raw)
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
 /// `setsockopt` of one integer.
 pub(crate) fn set_int_option(
     fd: BorrowedFd<'_>,

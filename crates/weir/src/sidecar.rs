@@ -140,11 +140,20 @@ pub(crate) fn start(parts: Parts) -> Result<Sidecar> {
     let dumped_dns = dns.as_ref().map(Dns::shown);
     let limit = netsys::limits::raise_descriptors()
         .or_named(ErrorName::System, "cannot read the descriptor limit")?;
-    let kept = DESCRIPTORS_KEPT + dns.as_ref().map_or(0, |_| dns::DESCRIPTORS_MAX);
+    let look_ups = dns::Places::within(limit);
+    let kept = DESCRIPTORS_KEPT + dns.as_ref().map_or(0, |_| look_ups.descriptors());
+    // Each connection has two ends.
+    let max_connections = limit.saturating_sub(kept).max(2) / 2;
+    if dns.is_some() && look_ups.are_few() {
+        let at_resolvers = look_ups.queries();
+        tracing::warn!(
+            see = %ErrorName::Descriptors, limit, max_connections, at_resolvers,
+            "few descriptors: so many connections, and so many look-ups at resolvers, can there be at a time"
+        );
+    }
     let config = Config {
         workers,
-        // Each connection has two ends.
-        max_connections: limit.saturating_sub(kept).max(2) / 2,
+        max_connections,
         sockets,
         snapshots: snapshots.clone(),
         reports: proxy::Reports::new(&metrics, sink, steps.clone()),
@@ -153,7 +162,12 @@ pub(crate) fn start(parts: Parts) -> Result<Sidecar> {
         readiness: readiness.clone(),
     };
     let proxy = proxy::start_proxy(config, listeners)?;
-    let dns = start_dns(dns, dns::Reports::new(&metrics, steps.clone()), snapshots.clone())?;
+    let dns = start_dns(
+        dns,
+        look_ups,
+        dns::Reports::new(&metrics, steps.clone()),
+        snapshots.clone(),
+    )?;
     let shown = Shown {
         metrics,
         readiness,
@@ -180,6 +194,7 @@ pub(crate) fn start(parts: Parts) -> Result<Sidecar> {
 /// The metrics are there whether it is served or not: what does not count is at zero.
 fn start_dns(
     dns: Option<Dns>,
+    places: dns::Places,
     reports: dns::Reports,
     snapshots: watch::Receiver<Arc<Snapshot>>,
 ) -> Result<Option<dns::Handle>> {
@@ -190,6 +205,7 @@ fn start_dns(
             ttl: dns.ttl,
             mark: dns.mark,
             gives_signs: dns.gives_signs,
+            places,
             reports,
         };
         dns::start(dns.sockets, config)

@@ -34,6 +34,7 @@ fn answerer(resolver: &Fake) -> Answerer {
         ttl: None,
         mark: None,
         gives_signs: false,
+        places: crate::Places::within(usize::MAX),
         reports,
     });
     answerer.forwarder = Forwarder::new(Resolvers::of(vec![resolver.at]), None, upstream);

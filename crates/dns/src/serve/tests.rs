@@ -96,6 +96,7 @@ fn start_watched(resolv_conf: &str, is_watched: bool) -> Running {
         ttl: None,
         mark: None,
         gives_signs: false,
+        places: Places::within(usize::MAX),
         reports: Reports::new(&metrics, if is_watched { steps } else { Tap::default() }),
     };
     Running {
@@ -272,6 +273,67 @@ fn silent_streams_make_room_for_others() {
     stream.write_all(&framed(&query("nginx", A))).unwrap();
     assert_eq!(read_one(&mut stream)[7], 1);
     drop(silent);
+}
+
+#[test]
+fn a_zone_is_not_transferred() {
+    let server = start_server("nameserver 127.77.77.77\n");
+    let mut stream = StdStream::connect(server.tcp).unwrap();
+    for kind in [251, 252] {
+        for name in ["example.org", "nginx"] {
+            stream.write_all(&framed(&query(name, kind))).unwrap();
+            assert_eq!(code(&read_one(&mut stream)), 5, "{name} {kind}");
+        }
+    }
+}
+
+#[test]
+fn queries_that_come_all_at_once_are_all_answered() {
+    const COUNT: u16 = 700;
+    let server = start_watched("", false);
+    let socket = StdUdp::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    socket.connect(server.udp).unwrap();
+    netsys::sock::queue_up_to(&socket, QUEUE).unwrap();
+    // It serves, and has the longer queue.
+    ask(server.udp, &query("nginx", A));
+    let mut ids = std::thread::scope(|scope| {
+        let reading = scope.spawn(|| {
+            let mut answer = [0; 512];
+            let ids = (0..COUNT).map_while(|_| {
+                socket.recv(&mut answer).ok()?;
+                Some(u16::from_be_bytes([answer[0], answer[1]]))
+            });
+            ids.collect::<Vec<_>>()
+        });
+        let mut query = query("nginx", A);
+        for id in 0..COUNT {
+            query[..2].copy_from_slice(&id.to_be_bytes());
+            socket.send(&query).unwrap();
+        }
+        reading.join().unwrap()
+    });
+    ids.sort_unstable();
+    assert_eq!(ids, (0..COUNT).collect::<Vec<_>>());
+}
+
+#[test]
+fn few_descriptors_are_not_all_for_look_ups() {
+    let many = Places::within(1 << 20);
+    assert_eq!((many.queries, many.streams, many.are_few()), (1000, 200, false));
+    let few = Places::within(1024);
+    assert!(
+        few.are_few() && few.queries >= 100 && few.streams >= 25,
+        "{few:?}"
+    );
+    assert!(few.descriptors() < 1024 * 2 / 5, "{few:?}");
+    assert_eq!(
+        Places::within(0),
+        Places {
+            queries: 1,
+            streams: 1
+        }
+    );
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! the resolver itself answers them.
 
 mod captured;
+mod descriptors;
 mod forwarding;
 mod mark;
 mod one_link;
