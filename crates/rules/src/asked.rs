@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 use std::fmt::{Display, Write as _};
 
 use crate::cgroup;
+use crate::family::Family;
 use crate::flags::{FIELDS, Flags};
+use crate::intent::TRACKING_FLAG;
 use crate::intent::{
     Devices, Dns, Families, Inbound, InboundMode, Intent, LOOPBACK_V4, Outbound, Place, Proxy, Selection,
     Signs, Tracking, WithoutProxy,
 };
-use crate::plan::{Family, TRACKING_FLAG};
 use crate::ruleset::{Chain, ChainKind, Match, Rule, Ruleset, Target, Test};
 
 /// The chain.

@@ -1,12 +1,9 @@
 //! Cgroups as signs of the proxy: the class id of net_cls (version 1) and a path of version 2. Text that people
-//! write is read here, and what the machine has to say about it ([`Facts`]) is held against it.
+//! write is read here, and what the machine has to say about it is [`Facts`].
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
-
-use crate::intent::Signs;
-use crate::plan::Mistake;
 
 /// The flag that names cgroups of version 2.
 pub const PATH_FLAG: &str = "--proxy-cgroup";
@@ -146,34 +143,6 @@ pub struct Facts {
     pub without_classes: Option<String>,
     /// The number of each cgroup, or why there is none.
     pub ids: BTreeMap<CgroupPath, Result<u64, String>>,
-}
-
-/// Signs that would never be seen.
-pub(crate) fn mistakes(signs: &Signs, facts: &Facts) -> Vec<Mistake> {
-    let without_classes = facts.without_classes.as_ref();
-    let classes = without_classes.filter(|_| !signs.class_ids.is_empty());
-    let missing = signs.cgroups.iter().filter_map(|cgroup| {
-        let why = match facts.ids.get(&cgroup.path) {
-            Some(Ok(_)) => return None,
-            Some(Err(why)) => why,
-            None => "nobody has looked whether it is there",
-        };
-        Some(Mistake::new(PATH_FLAG, format!("{}: {why}", cgroup.path)))
-    });
-    classes
-        .map(|why| Mistake::new(CLASS_FLAG, why))
-        .into_iter()
-        .chain(missing)
-        .collect()
-}
-
-/// The signs, with the numbers of their cgroups.
-pub(crate) fn with_ids(signs: &Signs, facts: &Facts) -> Signs {
-    let mut signs = signs.clone();
-    for cgroup in &mut signs.cgroups {
-        cgroup.id = facts.ids.get(&cgroup.path).and_then(|id| id.clone().ok());
-    }
-    signs
 }
 
 /// The cgroups of a process, and so of the sockets that it makes; none where that is not known.

@@ -4,7 +4,7 @@
 use serde_json::{Map, Value};
 
 use crate::flags::{FIELDS, Field, Flags};
-use crate::plan::Mistake;
+use crate::mistake::Mistake;
 
 /// What may stand in `apiVersion`.
 pub const API_VERSION: &str = "weir.dev/v1alpha1";

@@ -17,7 +17,7 @@ use crate::intent::{
     BadMark, Devices, Inbound, InboundMode, Intent, Outbound, Place, Proxy, Selection, Signs, SocketMark,
     Tproxy, Uncarried,
 };
-use crate::plan::Mistake;
+use crate::mistake::Mistake;
 
 /// What was given, on the command line or in the environment. Empty text counts as not given.
 #[derive(Clone, Default, Debug)]

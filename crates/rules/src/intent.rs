@@ -9,7 +9,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use model::ports;
 
 use crate::cgroup::{Cgroup, ClassId};
-use crate::plan::Family;
+use crate::family::Family;
 
 /// Everything a rule set is made from, apart from the facts of the namespace.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -233,6 +233,9 @@ pub struct Tproxy {
     /// Whether conntrack follows what is captured.
     pub tracking: Tracking,
 }
+
+/// The flag that says which it is to be.
+pub(crate) const TRACKING_FLAG: &str = "--inbound-tproxy-conntrack";
 
 /// Whether conntrack follows what TPROXY captures.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 pub use self::others::{NAMED, Sets, names_unknown};
-use crate::plan::Family;
+use crate::family::Family;
 use crate::ruleset::{Rule, Ruleset, Test};
 
 /// The set of a family; both variants of iptables see the same one.

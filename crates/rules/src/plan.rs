@@ -7,7 +7,7 @@
 mod clause;
 mod clauses;
 mod facts;
-mod mistake;
+mod mistakes;
 mod prune;
 mod untracked;
 
@@ -16,15 +16,14 @@ use std::fmt;
 use model::{ErrorName, ports};
 
 pub use self::clause::{Action, Clause, Condition, Sign, Zone};
-pub use self::facts::{Facts, Family, Stack};
-pub use self::mistake::Mistake;
-use self::mistake::{physical, tproxy_mistakes, uncapturable};
+pub use self::facts::{Facts, Stack};
+use self::mistakes::{cgroup_mistakes, physical, tproxy_mistakes, uncapturable, with_ids};
 pub use self::prune::of_family;
-pub(crate) use self::untracked::FLAG as TRACKING_FLAG;
 pub use self::untracked::{Switch, TproxyFacts, TproxyKind, remembered};
 use crate::asked;
-use crate::cgroup;
+pub use crate::family::Family;
 use crate::intent::{Dns, Families, Inbound, Intent, Place, Proxy, Selection, Signs, Uncarried};
+pub use crate::mistake::Mistake;
 
 /// What should hold in a namespace.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -128,7 +127,7 @@ pub fn plan(intent: &Intent, facts: &Facts) -> Result<Plan, Vec<Mistake>> {
     }
     mistakes.extend(tproxy_mistakes(intent));
     if let Proxy::Inside(signs) = &intent.proxy {
-        mistakes.extend(cgroup::mistakes(signs, &facts.cgroups));
+        mistakes.extend(cgroup_mistakes(signs, &facts.cgroups));
     }
     let kind = intent
         .inbound
@@ -180,7 +179,7 @@ fn decide(intent: &Intent, facts: &Facts, families: Vec<Family>, kind: Option<Tp
         return plan;
     }
     let signs = match &intent.proxy {
-        Proxy::Inside(signs) => cgroup::with_ids(signs, &facts.cgroups),
+        Proxy::Inside(signs) => with_ids(signs, &facts.cgroups),
         Proxy::Outside { .. } => Signs::default(),
     };
     plan.outbound = match &intent.proxy {

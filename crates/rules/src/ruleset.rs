@@ -15,8 +15,8 @@ use ipnet::IpNet;
 pub use self::foreign::{Case, Chance, Does, ForeignTarget, ForeignTest, Holds, MarkChange, NewDestination};
 pub use self::liveness::{LIST, Memory, SET};
 pub use self::ranges::{Addresses, merged};
+use crate::family::Family;
 use crate::intent::SocketMark;
-use crate::plan::Family;
 
 /// Chains of ours begin with this; nothing else of a rule set is ever touched.
 pub const OWN_CHAIN_PREFIX: &str = "WEIR_";

@@ -2,7 +2,7 @@
 //! file ([`crate::config`]) and by who reads what rules keep of their flags ([`crate::asked`]).
 
 use super::Flags;
-use crate::plan::TRACKING_FLAG;
+use crate::intent::TRACKING_FLAG;
 
 /// A field: its place in the file, the flag that it stands for, and where that is kept.
 pub(crate) struct Field {

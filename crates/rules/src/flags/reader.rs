@@ -4,8 +4,10 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use crate::family::Family;
+use crate::intent::TRACKING_FLAG;
 use crate::intent::{Families, LOOPBACK_V4, Tracking};
-use crate::plan::{Family, Mistake, TRACKING_FLAG};
+use crate::mistake::Mistake;
 
 #[derive(Default)]
 pub(super) struct Reader {

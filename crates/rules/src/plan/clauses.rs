@@ -13,8 +13,9 @@ use model::ports;
 use self::arriving::entering;
 pub(super) use self::arriving::{inbound, invalid};
 pub(super) use self::contained::{from_outside, uncarried};
+use super::clause::{Action, Clause, Condition, Sign};
 use super::prune::names;
-use super::{Action, Clause, Condition, Family, Sign};
+use crate::family::Family;
 use crate::intent::{Dns, Inbound, InboundMode, Intent, Outbound, Selection, Signs};
 use crate::ruleset::{Addresses, IpProtocol};
 

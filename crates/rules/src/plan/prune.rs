@@ -5,7 +5,8 @@ use std::borrow::Cow;
 
 use ipnet::IpNet;
 
-use super::{Action, Clause, Condition, Family, Sign};
+use super::clause::{Action, Clause, Condition, Sign};
+use crate::family::Family;
 use crate::ruleset::{Addresses, IpProtocol};
 
 const TCP: Condition = Condition::Protocol(IpProtocol::Tcp);

@@ -3,8 +3,10 @@
 
 use model::ErrorName;
 
-use super::{Family, Mistake};
+use crate::family::Family;
+use crate::intent::TRACKING_FLAG;
 use crate::intent::{Tproxy, Tracking};
+use crate::mistake::Mistake;
 use crate::ruleset::Ruleset;
 
 /// A switch of the kernel's by which marks pass from packets to what answers them: without conntrack there is
@@ -64,9 +66,6 @@ pub struct TproxyKind {
     pub why: String,
 }
 
-/// The flag that says which it is to be.
-pub(crate) const FLAG: &str = "--inbound-tproxy-conntrack";
-
 /// Which kind it is to be here.
 pub(super) fn kind(tproxy: Tproxy, facts: &TproxyFacts) -> Result<TproxyKind, Mistake> {
     if let Some(lack) = &facts.lacks {
@@ -85,14 +84,14 @@ pub(super) fn kind(tproxy: Tproxy, facts: &TproxyFacts) -> Result<TproxyKind, Mi
     match (tproxy.tracking, &facts.untracked) {
         (Tracking::On, _) => of(
             true,
-            &format!("as with istio-iptables; {FLAG} off makes no entries"),
+            &format!("as with istio-iptables; {TRACKING_FLAG} off makes no entries"),
         ),
         (Tracking::Off, Ok(_)) => of(false, "asked for"),
         (Tracking::OffIfPossible, Ok(_)) => of(false, "possible here"),
         (Tracking::OffIfPossible, Err(why)) => of(true, &format!("it cannot be kept out here: {why}")),
         (Tracking::Off, Err(why)) => Err(Mistake::of(
             ErrorName::CaptureMode,
-            FLAG,
+            TRACKING_FLAG,
             format!("off is not possible here: {why}. Mend that, or write auto or on"),
         )),
     }

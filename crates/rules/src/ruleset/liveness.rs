@@ -3,7 +3,7 @@
 
 use model::liveness::HELD_FOR;
 
-use crate::plan::Family;
+use crate::family::Family;
 
 /// What remembers it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -3,8 +3,8 @@
 
 use std::fmt;
 
+use crate::family::Family;
 use crate::ipset;
-use crate::plan::Family;
 
 use super::{
     ChainKind, ForeignTarget, ForeignTest, IpProtocol, Policy, PortRange, Rule, Ruleset, Table, Target, Test,

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use crate::plan::Family;
+use crate::family::Family;
 
 /// Addresses of one family.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -2,7 +2,7 @@
 
 use super::{ALL_LOOPBACK, EXCLUDED_DEVICE, continues, distinct, entrances, leave, networks, outside};
 use crate::intent::{Intent, Outbound, Selection};
-use crate::plan::{Action, Clause, Condition};
+use crate::plan::clause::{Action, Clause, Condition};
 use crate::ruleset::IpProtocol;
 
 pub(in crate::plan) fn inbound(intent: &Intent) -> Vec<Clause> {

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 
 use super::{distinct, dns, loopback, own_traffic, passthrough, selection};
 use crate::intent::{Intent, Outbound, SocketMark};
-use crate::plan::{Action, Clause, Condition, Sign};
+use crate::plan::clause::{Action, Clause, Condition, Sign};
 use crate::ruleset::IpProtocol;
 
 pub(in crate::plan) fn from_outside(

@@ -9,8 +9,9 @@ use super::{
     ALL_LOOPBACK, EXCLUDED_DEVICE, distinct, groups, leave, names, names_of, networks, outside,
     signs_in_order,
 };
+use crate::family::Family;
 use crate::intent::{Devices, Dns, Intent, Proxy, Selection, Signs, WithoutProxy};
-use crate::plan::{Action, Clause, Condition, Family, Zone};
+use crate::plan::clause::{Action, Clause, Condition, Zone};
 use crate::ruleset::IpProtocol;
 
 /// Look-ups and the proxy's answers to them, as with istio-iptables, which has the proxy's own in zone 1; here they,

@@ -15,9 +15,10 @@ use super::{
 };
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use crate::family::Family;
 use crate::intent::{Intent, Signs, Tproxy};
+use crate::plan::clause::{Action, Clause, Condition, Sign};
 use crate::plan::untracked::{self, Switch};
-use crate::plan::{Action, Clause, Condition, Family, Sign};
 use crate::ruleset::IpProtocol;
 
 /// For each packet that arrives.

@@ -2,35 +2,10 @@
 
 use model::ErrorName;
 
-use super::Family;
-use crate::intent::{Intent, Proxy, SocketMark, Tproxy, Tracking};
-
-/// Something that cannot be done as asked.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{flag}: {problem}")]
-pub struct Mistake {
-    /// Which kind it is.
-    pub name: ErrorName,
-    /// The flag, as people write it, or the fact that stands against it.
-    pub flag: String,
-    /// What is wrong and what to do.
-    pub problem: String,
-}
-
-impl Mistake {
-    pub(crate) fn new(flag: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self::of(ErrorName::Setting, flag, problem)
-    }
-
-    /// One that has a name of its own.
-    pub(crate) fn of(name: ErrorName, flag: impl Into<String>, problem: impl Into<String>) -> Self {
-        Self {
-            name,
-            flag: flag.into(),
-            problem: problem.into(),
-        }
-    }
-}
+use crate::cgroup;
+use crate::family::Family;
+use crate::intent::{Intent, Proxy, Signs, SocketMark, Tproxy, Tracking};
+use crate::mistake::Mistake;
 
 /// Marks that would be taken for each other.
 pub(super) fn tproxy_mistakes(intent: &Intent) -> Option<Mistake> {
@@ -85,4 +60,32 @@ pub(super) fn uncapturable(family: Family, why: &str) -> Mistake {
             "is on in this namespace but cannot be captured: {why}. Traffic would escape, so nothing was changed; mend that{off}"
         ),
     )
+}
+
+/// Signs that would never be seen.
+pub(super) fn cgroup_mistakes(signs: &Signs, facts: &cgroup::Facts) -> Vec<Mistake> {
+    let without_classes = facts.without_classes.as_ref();
+    let classes = without_classes.filter(|_| !signs.class_ids.is_empty());
+    let missing = signs.cgroups.iter().filter_map(|sign| {
+        let why = match facts.ids.get(&sign.path) {
+            Some(Ok(_)) => return None,
+            Some(Err(why)) => why,
+            None => "nobody has looked whether it is there",
+        };
+        Some(Mistake::new(cgroup::PATH_FLAG, format!("{}: {why}", sign.path)))
+    });
+    classes
+        .map(|why| Mistake::new(cgroup::CLASS_FLAG, why))
+        .into_iter()
+        .chain(missing)
+        .collect()
+}
+
+/// The signs, with the numbers of their cgroups.
+pub(super) fn with_ids(signs: &Signs, facts: &cgroup::Facts) -> Signs {
+    let mut signs = signs.clone();
+    for cgroup in &mut signs.cgroups {
+        cgroup.id = facts.ids.get(&cgroup.path).and_then(|id| id.clone().ok());
+    }
+    signs
 }
