@@ -4,9 +4,9 @@
 
 use std::collections::HashMap;
 
+use crate::family::Family;
 use crate::installed::{HeldTable, Installed, Note, Writer, base_of};
 use crate::nft;
-use crate::plan::Family;
 use crate::ruleset::{Chain, ChainKind, Ruleset, Table};
 
 /// The tables of others as they are, and `wanted` in the place of whatever of ours is there.

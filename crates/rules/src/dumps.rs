@@ -7,11 +7,11 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::family::Family;
 use crate::installed::{Counter, HeldTable, Installed, Note, Writer, base_of};
 use crate::ipset::Sets;
 use crate::nft;
 use crate::parse::{self, BadDump};
-use crate::plan::Family;
 use crate::ruleset::{Ruleset, TableName};
 
 /// Why a text is no dump.

@@ -6,7 +6,7 @@ use std::fmt;
 
 use crate::cgroup::Membership;
 use crate::evaluate::{At, ByPacket, Fate, Ground, Hooked, Known, Packet, Telling, Verdict, follow};
-use crate::plan::Family;
+use crate::family::Family;
 use crate::ruleset::{Chain, Rule, TableName};
 
 /// Every table of every back-end.

@@ -16,7 +16,8 @@ pub use self::listing::listing;
 pub use self::parse::parse;
 pub use self::print::{replacement, transaction};
 pub use self::signs::{Sign, signs};
-use crate::plan::{Family, Plan};
+use crate::family::Family;
+use crate::plan::Plan;
 use crate::render::{Dialect, render_for};
 use crate::ruleset::{Ruleset, TableName};
 

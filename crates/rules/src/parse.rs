@@ -5,8 +5,8 @@ pub(crate) mod foreign;
 
 use ipnet::IpNet;
 
+use crate::family::Family;
 use crate::intent::SocketMark;
-use crate::plan::Family;
 use crate::ruleset::{
     Chain, ChainKind, IpProtocol, Match, Memory, Policy, PortRange, Rule, Ruleset, Table, TableName, Target,
     Test,

@@ -2,7 +2,7 @@
 //! table, one test or one target at a time. Comes in: a rule set. Goes out: small ones, with what each is called and
 //! which module of the kernel has it.
 
-use crate::plan::Family;
+use crate::family::Family;
 use crate::ruleset::{Chain, ChainKind, IpProtocol, Match, Rule, Ruleset, Table, TableName, Target, Test};
 
 /// One thing that rules take.

@@ -21,9 +21,9 @@ use self::mistakes::{cgroup_mistakes, physical, tproxy_mistakes, uncapturable, w
 pub use self::prune::of_family;
 pub use self::untracked::{Switch, TproxyFacts, TproxyKind, remembered};
 use crate::asked;
-pub use crate::family::Family;
+use crate::family::Family;
 use crate::intent::{Dns, Families, Inbound, Intent, Place, Proxy, Selection, Signs, Uncarried};
-pub use crate::mistake::Mistake;
+use crate::mistake::Mistake;
 
 /// What should hold in a namespace.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -7,7 +7,8 @@ mod conditions;
 use self::conditions::tests;
 pub(crate) use self::conditions::{class, ids, port_set};
 use crate::asked;
-use crate::plan::{self, Action, Clause, Condition, Family, Plan, Sign, Zone};
+use crate::family::Family;
+use crate::plan::{self, Action, Clause, Condition, Plan, Sign, Zone};
 use crate::ruleset::{
     Chain, ChainKind, IpProtocol, Match, PURPOSE, Policy, Rule, Ruleset, Table, TableName, Target, Test,
 };

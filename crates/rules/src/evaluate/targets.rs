@@ -6,7 +6,7 @@ use super::State;
 use super::verdict::Fate;
 use super::view::Holder;
 use super::walk::{End, Hooked, Walk};
-use crate::plan::Family;
+use crate::family::Family;
 use crate::ruleset::{Addresses, Does, NewDestination, Target};
 
 impl Walk<'_> {

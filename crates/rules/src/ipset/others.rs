@@ -6,8 +6,8 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::family::Family;
 use crate::intent::SocketMark;
-use crate::plan::Family;
 use crate::ruleset::{Addresses, ForeignTest, Holds, IpProtocol, Match, PortRange, Rule, Test};
 
 /// How a rule names a set.

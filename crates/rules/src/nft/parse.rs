@@ -10,7 +10,7 @@ pub(super) mod words;
 use self::rule::{Found, rule};
 use self::words::{Word, lines};
 use super::{HOOKS, Hook, TableFamily};
-use crate::plan::Family;
+use crate::family::Family;
 use crate::ruleset::{Chain, ChainKind, Policy, Rule, Ruleset, Table, TableName};
 
 /// The rule sets of the families that the tables in the text see.

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 
 use super::{Hook, Sign, TABLE, TableFamily, user_chain};
 use crate::cgroup;
+use crate::family::Family;
 use crate::intent::SocketMark;
-use crate::plan::Family;
 use crate::ruleset::{
     Addresses, Chain, ChainKind, ForeignTarget, ForeignTest, IpProtocol, Match, Memory, Policy, PortRange,
     Rule, Ruleset, SET, TableName, Target, Test,

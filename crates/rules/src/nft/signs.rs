@@ -6,7 +6,7 @@ use std::time::Duration;
 use model::liveness::HELD_FOR;
 
 use super::parse::words::{Word, lines};
-use crate::plan::Family;
+use crate::family::Family;
 use crate::ruleset::SET;
 
 /// A sign that is remembered.

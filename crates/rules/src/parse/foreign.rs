@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::{Word, joined, module_test, network, ports};
-use crate::plan::Family;
+use crate::family::Family;
 use crate::ruleset::{
     Addresses, Chance, Does, ForeignTarget, ForeignTest, Holds, MarkChange, Match, NewDestination, Target,
     Test,

@@ -3,8 +3,9 @@
 use ipnet::IpNet;
 
 use super::{Dialect, not, yes};
+use crate::family::Family;
 use crate::intent::SocketMark;
-use crate::plan::{Condition, Family, Sign};
+use crate::plan::{Condition, Sign};
 use crate::ruleset::{Addresses, Match, Memory, PortRange, Test, merged};
 
 /// The ways in which a condition can hold: any one of the outer list, all of an inner one.

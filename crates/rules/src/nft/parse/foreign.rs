@@ -6,9 +6,9 @@ use std::net::IpAddr;
 use super::keys::{Asked, count, elements, row, written};
 use super::rule::{Reader, device, number, protocol};
 use super::words::Word;
+use crate::family::Family;
 use crate::intent::SocketMark;
 use crate::parse::foreign::new_destination;
-use crate::plan::Family;
 use crate::ruleset::{Case, Does, ForeignTarget, MarkChange, NewDestination, Target, Test};
 
 impl Reader {

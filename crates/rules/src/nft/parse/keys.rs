@@ -4,8 +4,8 @@ use ipnet::IpNet;
 
 use super::rule::{Reader, address_range, device, id_ranges, number, pair, protocol};
 use super::words::Word;
+use crate::family::Family;
 use crate::intent::SocketMark;
-use crate::plan::Family;
 use crate::render::{ids, port_set};
 use crate::ruleset::{Addresses, Chance, ForeignTest, Holds, Match, Test};
 

@@ -7,8 +7,8 @@ use ipnet::IpNet;
 use super::keys::written;
 use super::words::Word;
 use crate::cgroup;
+use crate::family::Family;
 use crate::intent::SocketMark;
-use crate::plan::Family;
 use crate::render::{PORT_UNREACHABLE, class, ids, port_set, rank};
 use crate::ruleset::{
     Addresses, Does, ForeignTarget, IpProtocol, Match, Memory, Rule, SET, TableName, Target, Test,
