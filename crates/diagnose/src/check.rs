@@ -13,6 +13,7 @@ mod journeys;
 mod kernel;
 mod manifests;
 mod ports;
+mod processes;
 mod proxy;
 mod report;
 mod routes;

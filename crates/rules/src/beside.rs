@@ -5,7 +5,8 @@
 use std::collections::HashMap;
 
 use crate::family::Family;
-use crate::installed::{HeldTable, Installed, Note, Writer, base_of};
+use crate::hook::base_of;
+use crate::installed::{HeldTable, Installed, Note, Writer};
 use crate::nft;
 use crate::ruleset::{Chain, ChainKind, Ruleset, Table};
 

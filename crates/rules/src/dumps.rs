@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::family::Family;
-use crate::installed::{Counter, HeldTable, Installed, Note, Writer, base_of};
+use crate::hook::base_of;
+use crate::installed::{Counter, HeldTable, Installed, Note, Writer};
 use crate::ipset::Sets;
 use crate::nft;
 use crate::parse::{self, BadDump};

@@ -21,7 +21,7 @@ pub(crate) use self::view::Known;
 pub(crate) use self::walk::{Hooked, Telling};
 pub(crate) use self::ways::follow;
 use crate::cgroup::Membership;
-use crate::installed::base_of;
+use crate::hook::base_of;
 use crate::ruleset::{ChainKind, IpProtocol, Ruleset};
 
 /// A packet: in most questions the first one of a connection.

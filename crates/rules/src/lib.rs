@@ -15,6 +15,7 @@ pub mod dumps;
 pub mod evaluate;
 pub mod family;
 pub mod flags;
+pub mod hook;
 pub mod installed;
 pub mod intent;
 pub mod ipset;

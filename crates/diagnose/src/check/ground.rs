@@ -7,7 +7,7 @@ use rules::intent::{Place, Proxy, Signs};
 use rules::plan::{Stack, TproxyFacts};
 use rules::{Facts, Family, Flags, Installed, Intent, asked};
 
-use super::ids::Processes;
+use super::processes::Processes;
 use super::{Question, Report};
 
 /// The namespace and what is wanted of it.

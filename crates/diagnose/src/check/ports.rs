@@ -10,7 +10,7 @@ use rules::Intent;
 use rules::ruleset::IpProtocol;
 
 use super::ground::Ground;
-use super::ids::Found;
+use super::processes::Found;
 use super::{Finding, Report};
 
 /// Fewer ports for outgoing connections than this run out soon; the kernel's own range has 28,232.

@@ -12,7 +12,7 @@ use rules::intent::{Proxy, Signs};
 use rules::ruleset::IpProtocol;
 
 use super::ground::Ground;
-use super::ids::Found;
+use super::processes::Found;
 use super::{Finding, Report};
 
 /// How long a proxy that lives may take to say so.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use model::{Direction, ports};
 use registry::Deny;
 use rules::evaluate::Step;
-use rules::installed::HookPoint;
+use rules::hook::HookPoint;
 use rules::ruleset::{ChainKind, IpProtocol, Policy, Target, Test};
 use rules::{Family, Installed, Packet, Verdict};
 

@@ -1,8 +1,7 @@
 //! One change of a namespace's rules, from looking to done: what is there is read once, under the lock,
 //! and either everything that a plan asks for holds at the end or everything is as it was.
 
-use std::panic::resume_unwind;
-use std::thread::{self, ScopedJoinHandle};
+use std::thread;
 
 use rules::installed::Writer;
 use rules::intent::Tracking;
@@ -12,7 +11,7 @@ use rules::{Facts, Family, Intent, Plan, Ruleset};
 use super::choice::{Choice, Held, Hidden, choose};
 use super::native::{self, Native};
 use super::program::{Backend, Programs};
-use super::step::{Step, take_side_by_side};
+use super::step::{Step, finish, take_side_by_side};
 use super::{Error, Lock, ipset, policy, switches, table};
 use crate::links;
 use crate::netlink::LocalDefault;
@@ -342,10 +341,6 @@ impl Session {
 /// Makes the routes those that are wanted, and what they remember these switches.
 fn settle_routes(wanted: &[PolicyRoute], ours: &[Switch]) -> Result<bool, Error> {
     Ok(policy::add(wanted, ours)? | policy::remove_others(wanted, ours)?)
-}
-
-pub(super) fn finish<T>(thread: ScopedJoinHandle<'_, T>) -> T {
-    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// Answers whether something was done. An address that others put there is left to them.

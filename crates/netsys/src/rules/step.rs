@@ -1,14 +1,14 @@
 //! What a session has to do about one back-end: whether it is needed, what may be done beside it, and how it is taken
 //! back where another one fails.
 
-use std::thread;
+use std::panic::resume_unwind;
+use std::thread::{self, ScopedJoinHandle};
 
 use rules::Ruleset;
 use rules::diff::changes;
 
 use super::native::{self, Native};
 use super::program::{Backend, Programs};
-use super::session::finish;
 use super::{Error, apply, table};
 
 /// What is to be done about one back-end.
@@ -104,4 +104,9 @@ pub(super) fn take_side_by_side(steps: &[Step<'_>]) -> Result<(), Error> {
         });
     };
     step.take()
+}
+
+/// Waits for a thread, and panics where it did.
+pub(super) fn finish<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }

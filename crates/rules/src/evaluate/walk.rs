@@ -9,7 +9,7 @@ use super::verdict::{Asked, At, Fate, Met, Step, Tests, Verdict};
 use super::view::{Device, Fit, Known, View};
 use super::ways::Dice;
 use super::{Origin, Packet, State};
-use crate::installed::{Base, HookPoint};
+use crate::hook::{Base, HookPoint};
 use crate::ruleset::{Chain, ChainKind, Policy, Rule};
 
 /// What is to be told of a packet's way.

@@ -7,7 +7,8 @@ use super::TableFamily;
 use super::parse::rule::rule;
 use super::parse::words::{Word, lines};
 use crate::family::Family;
-use crate::installed::{Base, Counter, HeldTable, HookPoint, Installed, Note, Writer};
+use crate::hook::{Base, HookPoint};
+use crate::installed::{Counter, HeldTable, Installed, Note, Writer};
 use crate::ruleset::{Chain, ChainKind, Policy, Rule};
 
 /// Every table that IPv4 or IPv6 packets see.
