@@ -103,8 +103,6 @@ impl Client {
 
 /// One request from its application to its application.
 pub(super) struct Call {
-    pub(super) begun: SystemTime,
-    pub(super) ended: SystemTime,
     /// What was run, as one would type it.
     pub(super) what: String,
     pub(super) answer: Answer,
@@ -121,7 +119,6 @@ pub(super) fn call(netns: &Netns, family: Family, path: &str) -> Result<Call> {
     // Without proxies or settings of the machine's.
     curl.args(["-q", "--noproxy", "*", "-sSi", "--max-time", "10", only, &url]);
     netns.start_in(&mut curl);
-    let begun = SystemTime::now();
     let (what, answer) = match curl.output() {
         Ok(output) => {
             let said = String::from_utf8_lossy(&output.stderr);
@@ -140,10 +137,5 @@ pub(super) fn call(netns: &Netns, family: Family, path: &str) -> Result<Call> {
         }
         Err(error) => return Err(error).or_named(ErrorName::Demo, "cannot run curl"),
     };
-    Ok(Call {
-        begun,
-        ended: SystemTime::now(),
-        what,
-        answer,
-    })
+    Ok(Call { what, answer })
 }

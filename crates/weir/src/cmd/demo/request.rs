@@ -100,8 +100,8 @@ fn request(style: &Style, mesh: &mut Mesh, to: SocketAddr) -> Result<(String, Ve
         "   {}\n",
         indent(style, &format!("{name}$ {}", call.what), 3)
     );
-    let starts = format!("starts, to call {}", mesh::HOST);
-    let mut hops = vec![Hop::new(call.begun, name, "app", starts)];
+    // From the first that the network hears of it: how long curl takes to start and to end is its own affair.
+    let mut hops = vec![];
     let mut all: Vec<(&'static str, Event)> = vec![];
     for pod in mesh.pods_mut() {
         let name = pod.name;
@@ -115,17 +115,13 @@ fn request(style: &Style, mesh: &mut Mesh, to: SocketAddr) -> Result<(String, Ve
         "app",
         format!("answers; it was called from {app_saw}"),
     ));
-    hops.push(Hop::new(
-        call.ended,
-        name,
-        "app",
-        format!(
-            "has status {} and {:?}",
-            call.answer.status,
-            call.answer.body.trim()
-        ),
-    ));
     text.push_str(&chain(style, hops));
+    let got = format!(
+        "It got status {} and {:?}.",
+        call.answer.status,
+        call.answer.body.trim()
+    );
+    let _ = writeln!(text, "\n   {}", indent(style, &got, 3));
 
     let looked_up = answered(&all, name, to.ip());
     let outbound = captured(&all, name, Direction::Outbound);

@@ -158,7 +158,7 @@ pub(super) fn verdict(style: &Style, proofs: &[Proof], took: Duration) -> String
     };
     let _ = writeln!(text, "\n{}", indent(style, &end, 0));
     if failed == 0 {
-        let next = "Next: weir run --manifests DIR --journey -- curl http://SERVICE.NAMESPACE/";
+        let next = "Next: weir run --manifests examples/laptop --journey -- curl -sI http://hello/ (README.md has servers for it)";
         let _ = writeln!(text, "{}", style.quiet(&indent(style, next, 0)));
     }
     text
