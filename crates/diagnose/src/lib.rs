@@ -6,5 +6,6 @@
 pub mod check;
 pub mod explain;
 pub mod journey;
+pub mod place;
 pub mod tables;
 pub mod verify;

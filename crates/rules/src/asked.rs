@@ -259,6 +259,38 @@ pub fn flags(words: &str) -> Option<(Flags, bool)> {
     Some((flags, services))
 }
 
+/// The command that asks for the same, to be pasted into a shell; `prefix` goes before the program. Which manifests the
+/// services came from is not kept: `FOLDER` stands for them.
+#[must_use]
+pub fn command(words: &str, prefix: impl Display) -> String {
+    let (mut input, mut variables, mut flags) = (String::new(), String::new(), String::new());
+    let mut left = words.split(' ').filter(|word| !word.is_empty());
+    while let Some(word) = left.next() {
+        // Writing to a string cannot fail.
+        let _ = match word {
+            SERVICES => write!(flags, " {SERVICES} FOLDER"),
+            "--host" => write!(flags, " {word}"),
+            _ if let Some(servers) = word.strip_prefix(SERVERS) => {
+                flags.push_str(" --resolv-conf=/dev/stdin");
+                write!(
+                    input,
+                    "printf 'nameserver %s\\n' {} | ",
+                    servers.replace(',', " ")
+                )
+            }
+            _ if word.starts_with('-') => {
+                let value = left.next().unwrap_or_default();
+                // Of some flags a value that stands apart is not taken.
+                let between = if word.starts_with("--") { '=' } else { ' ' };
+                let quote = if value.contains(['*', '\\']) { "'" } else { "" };
+                write!(flags, " {word}{between}{quote}{value}{quote}")
+            }
+            _ => write!(variables, "{word} "),
+        };
+    }
+    format!("{input}{variables}{prefix}weir init{flags}")
+}
+
 fn flag_of<'a>(flags: &'a mut Flags, word: &str) -> Option<&'a mut Option<String>> {
     let field = FIELDS.iter().find(|field| field.word() == word)?;
     Some((field.kept)(flags))
@@ -338,6 +370,30 @@ mod tests {
                     "{kept}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn the_command_is_what_a_shell_takes() {
+        for (words, prefix, command) in [
+            (
+                "-i * -x 10.0.0.0/8 -p 15001",
+                "",
+                "weir init -i '*' -x 10.0.0.0/8 -p 15001",
+            ),
+            (
+                "-b * ISTIO_OUTBOUND_OWNER_GROUPS=7,8",
+                "nsenter -t 7 -n ",
+                "ISTIO_OUTBOUND_OWNER_GROUPS=7,8 nsenter -t 7 -n weir init -b '*'",
+            ),
+            (
+                "--redirect-dns true nameservers=10.0.0.1,fd00::1 --services",
+                "",
+                "printf 'nameserver %s\\n' 10.0.0.1 fd00::1 | weir init --redirect-dns=true --resolv-conf=/dev/stdin \
+                 --services FOLDER",
+            ),
+        ] {
+            assert_eq!(super::command(words, prefix), command);
         }
     }
 

@@ -106,8 +106,8 @@ impl<'a> Cause<'a> {
             }
             _ => match probe.expected.decided_by() {
                 Some(rule) => format!(
-                    "What should decide is not there, or comes too late: {rule}. Put it back with: weir init {}",
-                    self.wanted.asked.replace('*', "'*'")
+                    "What should decide is not there, or comes too late: {rule}. Put it back with: {}",
+                    self.wanted.remedy
                 ),
                 None => "A rule decides where none should".to_owned(),
             },

@@ -12,6 +12,8 @@ use rules::plan::Stack;
 use rules::ruleset::Test;
 use rules::{Facts, Family, Intent, Plan, Ruleset, asked};
 
+use crate::place::Shell;
+
 /// What is to be verified.
 #[derive(Clone, Debug)]
 pub struct Question {
@@ -21,6 +23,8 @@ pub struct Question {
     pub before_proxy: bool,
     /// How long the proxy may take to answer; the kernel is given less.
     pub patience: Duration,
+    /// How what is printed to be run gets into the namespace.
+    pub shell: Shell,
 }
 
 /// Why nothing could be verified.
@@ -68,6 +72,8 @@ pub(super) struct Wanted {
     pub(super) families: Vec<Family>,
     pub(super) asked: String,
     pub(super) asked_by: String,
+    /// What puts it back, to be pasted.
+    pub(super) remedy: String,
     pub(super) notes: Vec<String>,
 }
 
@@ -97,6 +103,7 @@ impl Wanted {
         notes.extend(plan.notes.iter().cloned());
         Ok(Self {
             rules: rules::render(&plan),
+            remedy: asked::command(&asked, &question.shell),
             asked,
             intent,
             plan,

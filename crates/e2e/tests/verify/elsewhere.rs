@@ -50,6 +50,40 @@ fn a_namespace_is_verified_from_outside_by_process_and_by_path() -> Result<()> {
     Ok(())
 }
 
+/// What is printed to put it back is pasted into a shell that is not there.
+#[test]
+fn what_is_printed_to_put_it_back_works_where_it_is_pasted() -> Result<()> {
+    let (world, other) = (World::create()?, World::create()?);
+    let application = world.pod.start(RunAs::Root, "sleep", ["infinity"])?;
+    let (pid, path) = (application.id().to_string(), world.pod.path());
+    let folder = weir::binary()?.parent().context("a folder")?.to_path_buf();
+    for flags in ["-i * -b * -u 1337", "--sidecar --redirect-dns"] {
+        for place in [["--pid", pid.as_str()], ["--netns", path.as_str()]] {
+            init(&world.pod, &format!("{flags} --backend iptables-nft"))?;
+            for family in ["iptables-nft", "ip6tables-nft"] {
+                world.pod.run(family, ["-t", "nat", "-F", "OUTPUT"])?;
+            }
+            let (code, report, said) = verify_from(&other.pod, place)?;
+            ensure!(code == Some(1), "{place:?}: {said}");
+            let text = report.to_string();
+            let (_, command) = text.split_once("Put it back with: ").context(text.clone())?;
+            let (command, _) = command.split_once('"').context("an end")?;
+            let command = format!(
+                "PATH={}:$PATH; {}",
+                folder.display(),
+                command.replace("\\\\", "\\")
+            );
+            other.pod.run("sh", ["-c", command.as_str()])?;
+            let (code, report, said) = verify_from(&other.pod, place)?;
+            ensure!(
+                code != Some(1) && report["verdict"] != "broken",
+                "{command}: {said}"
+            );
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn a_namespace_that_is_not_there_or_not_to_be_entered_is_named() -> Result<()> {
     let world = World::create()?;

@@ -26,8 +26,7 @@ use crate::errors::{OrNamed, fail, named, of_mistakes as all, while_doing};
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     netsys::rules::wait_at_most(args.action.wait);
-    let name = args.action.netns.as_deref().filter(|name| !name.is_empty());
-    let netns = name.map(place::named).transpose()?;
+    let netns = args.netns().map(place::named).transpose()?;
     let all = || {
         act(args)?;
         validate::run(args)

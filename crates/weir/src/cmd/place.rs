@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::{fmt, fs};
 
 use anyhow::Result;
+use diagnose::place::Shell;
 use model::ErrorName;
 use netsys::netns::Netns;
 use netsys::process;
@@ -53,6 +54,15 @@ impl Place {
     /// Whether the caller's own is meant.
     pub(crate) fn is_here(&self) -> bool {
         self.netns.is_none() && self.pid.is_none()
+    }
+
+    /// How a command that is printed gets there.
+    pub(crate) fn shell(&self) -> Shell {
+        match (&self.netns, self.pid) {
+            (Some(name), _) => shell(name),
+            (None, Some(pid)) => Shell::of_process(pid),
+            (None, None) => Shell::here(),
+        }
     }
 
     /// The process that it was named by.
@@ -118,12 +128,22 @@ impl Serialize for Named {
     }
 }
 
+/// How a command that is printed gets into the namespace of that path or name.
+pub(crate) fn shell(name: &str) -> Shell {
+    Shell::by_path(&path_of(name))
+}
+
 /// A name is one that `ip netns` gave.
-pub(crate) fn named(name: &str) -> Result<Netns> {
-    let path = match name.contains('/') {
+fn path_of(name: &str) -> PathBuf {
+    match name.contains('/') {
         true => PathBuf::from(name),
         false => Path::new(NAMES).join(name),
-    };
+    }
+}
+
+/// The namespace of that path or name.
+pub(crate) fn named(name: &str) -> Result<Netns> {
+    let path = path_of(name);
     Netns::open(&path).or_named_with(ErrorName::Namespace, || {
         format!("--netns {name}: cannot open {} (see `ip netns`)", path.display())
     })

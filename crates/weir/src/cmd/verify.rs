@@ -105,6 +105,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         intent,
         before_proxy: args.before_proxy,
         patience: Duration::from_secs(args.timeout),
+        shell: args.place.shell(),
     };
     if let Some(interval) = args.watch {
         return watch::run(args, &question, interval);

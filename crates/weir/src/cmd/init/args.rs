@@ -291,6 +291,11 @@ impl Action {
 }
 
 impl Args {
+    /// Another namespace than the one that this runs in.
+    pub(super) fn netns(&self) -> Option<&str> {
+        self.action.netns.as_deref().filter(|name| !name.is_empty())
+    }
+
     /// Whether what is asked for is to be verified.
     pub(super) fn validates(&self) -> bool {
         let Action {

@@ -5,10 +5,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Result;
+use diagnose::place::Shell;
 use diagnose::verify::{Outcome, Question, verify};
 use model::ErrorName;
 
 use super::{Args, say};
+use crate::cmd::place;
 
 /// As istio-iptables has it.
 const BROKEN: u8 = 126;
@@ -24,6 +26,7 @@ pub(super) fn run(args: &Args) -> Result<ExitCode> {
         intent: Some(args.intent()?),
         before_proxy: true,
         patience: PATIENCE,
+        shell: args.netns().map_or_else(Shell::here, place::shell),
     };
     let report = match verify(&question) {
         Ok(report) => report,
