@@ -10,8 +10,8 @@ use netsys::probe::{Owner, can_be};
 use netsys::sock;
 use netsys::socket_table::{Listener, listeners};
 use rules::intent::{Proxy, Selection};
-use rules::ruleset::IpProtocol;
-use rules::{Family, Intent, Mentions};
+use rules::ruleset::{IpProtocol, Target};
+use rules::{Family, Intent, Mentions, Ruleset};
 use runtime::random::Random;
 
 use super::report::{Finding, Outcome};
@@ -67,7 +67,9 @@ impl Proxies {
             if !intent.outbound.is_none() {
                 proxies.add(intent, seats, Direction::Outbound, family);
             }
-            if !intent.inbound.ports.is_none() {
+            // The proxy's calls of its own pod are led there too, whether or not anything else is.
+            let leads = |ruleset| leads_to(ruleset, intent.inbound.to_port);
+            if wanted.rules(family).is_some_and(leads) {
                 proxies.add(intent, seats, Direction::Inbound, family);
             }
         }
@@ -287,6 +289,16 @@ impl Proxies {
         all.map(|offset| FIRST + offset)
             .filter(move |port| !used.contains(port))
     }
+}
+
+/// Whether a rule leads to that port.
+fn leads_to(ruleset: &Ruleset, port: u16) -> bool {
+    let chains = ruleset.tables.iter().flat_map(|table| &table.chains);
+    let mut targets = chains.flat_map(|chain| &chain.rules).map(|rule| &rule.target);
+    targets.any(|target| match target {
+        Target::Redirect(to) | Target::Tproxy { port: to, .. } => *to == port,
+        _ => false,
+    })
 }
 
 /// Where what is captured comes to: any address of the namespace's, or loopback.

@@ -5,7 +5,10 @@ use anyhow::{Result, ensure};
 use super::{BACKENDS, World, init, verify};
 
 /// Each asks for rules that the others do not.
-const SETTINGS: [&str; 6] = [
+const SETTINGS: [&str; 8] = [
+    // Outbound alone, with what the injectors give as the proxy's user, and without.
+    "-i *",
+    "-i 10.96.0.0/12,fd00:96::/32 -u 1337 -g 1337",
     "--sidecar",
     "--sidecar -m TPROXY",
     "-i 10.96.0.0/12,fd00:96::/32 -x 10.96.7.0/24 -o 22 -b 8080,80 -u 1337,1338",
@@ -96,6 +99,14 @@ fn an_init_container_validates_what_it_has_installed() -> Result<()> {
         "{}",
         validated.text()
     );
+    let outbound = run("-i * --run-validation")?;
+    assert!(outbound.status.success(), "{}", outbound.text());
+    assert!(
+        outbound.text().contains("Capture is proven"),
+        "{}",
+        outbound.text()
+    );
+    init(&world.pod, "--sidecar")?;
     let only = run("--sidecar --run-validation --skip-rule-apply=true")?;
     assert!(only.status.success(), "{}", only.errors());
     init(&world.pod, "--cleanup")?;
