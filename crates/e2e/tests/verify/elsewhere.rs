@@ -43,7 +43,7 @@ fn a_namespace_is_verified_from_outside_by_process_and_by_path() -> Result<()> {
     for place in [["--pid", pid.as_str()], ["--netns", path.as_str()]] {
         let (code, _, said) = verify_from(&other.pod, place)?;
         ensure!(
-            code == Some(1) && said.contains("[WEIR-NOTHING-TO-VERIFY]"),
+            code == Some(2) && said.contains("[WEIR-NOTHING-TO-VERIFY]"),
             "{place:?}: {said}"
         );
     }

@@ -83,7 +83,7 @@ fn with_the_rights_of_an_init_container_less_is_probed_and_said_so() -> Result<(
         "--bounding-set=-all,+net_admin,+net_raw",
     ];
     let verified = verify_as(&world.pod, "--before-proxy", &nobody)?;
-    assert_eq!(verified.code, 1, "{}", verified.why());
+    assert_eq!(verified.code, 2, "{}", verified.why());
     let said = &verified.said;
     assert!(
         said.contains("run as root") && said.contains("[WEIR-RULES-REFUSED]"),
@@ -104,7 +104,7 @@ fn with_the_rights_of_an_init_container_less_is_probed_and_said_so() -> Result<(
         "",
         &["setpriv", "--bounding-set", "-all", "--inh-caps", "-all"],
     )?;
-    assert_eq!(verified.code, 1, "{}", verified.why());
+    assert_eq!(verified.code, 2, "{}", verified.why());
     assert!(verified.said.contains("CAP_NET_ADMIN"), "{}", verified.said);
     Ok(())
 }

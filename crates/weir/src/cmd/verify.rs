@@ -33,8 +33,8 @@ use crate::errors::{self, OrNamed};
 #[derive(clap::Args)]
 #[command(after_long_help = "EXIT STATUS:\n  \
     0  proven\n  \
-    1  broken, or not to be verified (another number with --exit-code)\n  \
-    2  the flags are wrong, or the namespace cannot be entered\n  \
+    1  broken (another number with --exit-code)\n  \
+    2  nothing was verified: the flags are wrong, the namespace cannot be entered, it has no rules, or rights lack\n  \
     3  nothing is broken, but something could not be probed\n\n\
 EXAMPLES:\n  \
     weir verify                               this namespace, against what its rules keep\n  \
@@ -93,6 +93,8 @@ enum Form {
     Json,
 }
 
+/// Nothing could be verified.
+const NOT_VERIFIED: u8 = 2;
 /// Nothing is broken, but not all is proven.
 const NOT_PROVEN: u8 = 3;
 
@@ -114,7 +116,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         Ok(report) => report,
         Err(error) => {
             errors::print("weir", &error.into());
-            return Ok(ExitCode::from(args.exit_code));
+            return Ok(ExitCode::from(NOT_VERIFIED));
         }
     };
     print(&text(&report, args.output)?)?;

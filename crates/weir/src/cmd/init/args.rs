@@ -31,7 +31,8 @@ use crate::errors::{OrNamed, fail};
 #[command(args_override_self = true)]
 #[command(after_long_help = "EXIT STATUS:\n  \
     0    the rules are as asked\n  \
-    2    they are not: what was asked for cannot be done, or the arguments say nothing\n  \
+    2    they are not: what was asked for cannot be done, or the arguments say nothing;\n  \
+    \u{20}    or they are, and --run-validation could not look at them\n  \
     126  they are there, and --run-validation found them not to do what was asked\n\n\
 EXAMPLES:\n  \
     weir init --sidecar                                capture everything of this namespace\n  \
