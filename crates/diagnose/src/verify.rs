@@ -155,12 +155,15 @@ impl Run<'_> {
         }
         findings.extend(before.hidden.iter().map(|hidden| cause::unread(hidden)));
         findings.extend(self.lacking.iter().map(|what| cause::lacking(what)));
-        Ok(Report::new(
-            self.wanted.asked.clone(),
-            self.wanted.asked_by.clone(),
-            findings,
-            self.wanted.notes.iter().cloned().chain(notes).collect(),
-        ))
+        Ok(Report {
+            remedy: causes.remedy(),
+            ..Report::new(
+                self.wanted.asked.clone(),
+                self.wanted.asked_by.clone(),
+                findings,
+                self.wanted.notes.iter().cloned().chain(notes).collect(),
+            )
+        })
     }
 
     fn batches(&self, by_rule: &[Mentions], proxies: &Proxies, random: &mut Random) -> Vec<Batch> {

@@ -105,10 +105,7 @@ impl<'a> Cause<'a> {
                 format!("In the way, and not Weir's: {}:{}", self.name(step), step.rule)
             }
             _ => match probe.expected.decided_by() {
-                Some(rule) => format!(
-                    "What should decide is not there, or comes too late: {rule}. Put it back with: {}",
-                    self.wanted.remedy
-                ),
+                Some(rule) => format!("What should decide is not there, or comes too late: {rule}"),
                 None => "A rule decides where none should".to_owned(),
             },
         }
@@ -128,6 +125,11 @@ impl<'a> Cause<'a> {
     fn counted(&self, step: &Step) -> Option<bool> {
         let of = |installed: &Installed| Some(installed.note(step.at)?.counter?.packets);
         Some(of(self.after)? > of(self.before)?)
+    }
+
+    /// The command that makes the rules as they should be, where they are not.
+    pub(super) fn remedy(&self) -> Option<String> {
+        (!self.differences.is_empty()).then(|| self.wanted.remedy.clone())
     }
 
     /// What differs from what should be, each a finding: something is wrong where a probe has shown it, and else it

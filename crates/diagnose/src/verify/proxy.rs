@@ -9,7 +9,7 @@ use model::Direction;
 use netsys::probe::{Owner, can_be};
 use netsys::sock;
 use netsys::socket_table::{Listener, listeners};
-use rules::intent::{Proxy, Selection};
+use rules::intent::{Proxy, Selection, WithoutProxy};
 use rules::ruleset::{IpProtocol, Target};
 use rules::{Family, Intent, Mentions, Ruleset};
 use runtime::random::Random;
@@ -29,6 +29,8 @@ pub(super) struct Proxies {
     dns: Option<u16>,
     /// Whether it runs.
     pub(super) dns_answers: bool,
+    /// Whether look-ups fail while it does not.
+    dns_fails_closed: bool,
 }
 
 /// A listener that there should be.
@@ -56,6 +58,9 @@ impl Proxies {
         let mut proxies = Self {
             dns,
             dns_answers: dns.is_some_and(|port| udp.iter().any(|socket| socket.address.port() == port)),
+            dns_fails_closed: intent
+                .captured_dns()
+                .is_some_and(|dns| dns.without_proxy == WithoutProxy::Fail),
             listeners: listeners(IpProtocol::Tcp)?,
             places: vec![],
             uids: match &intent.proxy {
@@ -230,7 +235,8 @@ impl Proxies {
             counted: None,
             verdict: Outcome::NotProbed,
             why: Some(format!(
-                "port {port}: no DNS proxy listens there, so look-ups go direct, and that they are captured is not shown"
+                "port {port}: no DNS proxy listens there, so look-ups {}, and that they are captured and answered is not shown",
+                if self.dns_fails_closed { "fail" } else { "go direct" }
             )),
         });
         missing.chain(dns).collect()

@@ -1,5 +1,7 @@
 //! What was found out, as a table for people and as JSON for programs.
 
+use std::cmp::Reverse;
+
 use serde::Serialize;
 
 use crate::tables::{Row, Shape, as_table};
@@ -64,6 +66,9 @@ pub struct Report {
     pub asked_by: String,
     /// Every probe.
     pub findings: Vec<Finding>,
+    /// The command that makes the rules as they should be, where they are not; for a shell beside `weir`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
     /// What else there is to know.
     pub notes: Vec<String>,
 }
@@ -76,6 +81,7 @@ impl Report {
             asked,
             asked_by,
             findings,
+            remedy: None,
             notes,
         }
     }
@@ -89,18 +95,31 @@ impl Report {
             .count()
     }
 
-    /// The table, then [`Report::conclusion`].
+    /// The sum, what was asked for, each finding in a row with what is not proven first, and the reasons of that. Where all
+    /// is proven, rows only with `is_all`.
     #[must_use]
-    pub fn text(&self, shape: Shape) -> String {
-        let mut text = format!("Asked for ({}): {}\n\n", self.asked_by, self.asked);
-        text.push_str(&as_table(&self.findings, shape));
-        text.push('\n');
-        text + &self.conclusion()
+    pub fn text(&self, shape: Shape, is_all: bool) -> String {
+        let mut text = format!("{}Asked for ({}): {}\n", self.sum(), self.asked_by, self.asked);
+        if is_all || self.verdict != Outcome::Proven {
+            let mut findings = self.findings.clone();
+            findings.sort_by_key(|finding| Reverse(finding.verdict));
+            text.push_str(&format!("\n{}", as_table(&findings, shape)));
+        }
+        let reasons = self.reasons();
+        match reasons.is_empty() {
+            true => text,
+            false => format!("{text}\n{reasons}"),
+        }
     }
 
     /// What is wrong, and the sum.
     #[must_use]
     pub fn conclusion(&self) -> String {
+        self.reasons() + &self.sum()
+    }
+
+    /// Of all that is not proven, what else there is to know, and what puts the rules right.
+    fn reasons(&self) -> String {
         let mut text = String::new();
         for finding in self
             .findings
@@ -126,7 +145,9 @@ impl Report {
         for note in &self.notes {
             text.push_str(&format!("note: {note}\n"));
         }
-        text.push_str(&self.sum());
+        if let Some(remedy) = &self.remedy {
+            text.push_str(&format!("Put the rules back with: {remedy}\n"));
+        }
         text
     }
 
@@ -134,15 +155,18 @@ impl Report {
         let [proven, broken, not_probed] =
             [Outcome::Proven, Outcome::Broken, Outcome::NotProbed].map(|verdict| self.count(verdict));
         match self.verdict {
-            Outcome::Proven => format!("Capture is proven: {proven} probes, each as it should be.\n"),
+            Outcome::Proven => format!("Capture is proven: {proven} findings, each as it should be.\n"),
             Outcome::Broken => {
-                format!(
-                    "Capture is BROKEN: {broken} of {} findings.\n",
-                    self.findings.len()
-                )
+                let found = self.findings.len();
+                match not_probed {
+                    0 => format!("Capture is BROKEN: {broken} of {found} findings.\n"),
+                    _ => {
+                        format!("Capture is BROKEN: {broken} of {found} findings; {not_probed} not probed.\n")
+                    }
+                }
             }
             Outcome::NotProbed => format!(
-                "Nothing is broken, but not all is proven: {proven} probes as they should be, {not_probed} things not probed.\n"
+                "Nothing is broken, but not all is proven: {proven} findings as they should be, {not_probed} not probed.\n"
             ),
         }
     }

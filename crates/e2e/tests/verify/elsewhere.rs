@@ -65,14 +65,8 @@ fn what_is_printed_to_put_it_back_works_where_it_is_pasted() -> Result<()> {
             }
             let (code, report, said) = verify_from(&other.pod, place)?;
             ensure!(code == Some(1), "{place:?}: {said}");
-            let text = report.to_string();
-            let (_, command) = text.split_once("Put it back with: ").context(text.clone())?;
-            let (command, _) = command.split_once('"').context("an end")?;
-            let command = format!(
-                "PATH={}:$PATH; {}",
-                folder.display(),
-                command.replace("\\\\", "\\")
-            );
+            let command = report["remedy"].as_str().context("a remedy")?;
+            let command = format!("PATH={}:$PATH; {command}", folder.display());
             other.pod.run("sh", ["-c", command.as_str()])?;
             let (code, report, said) = verify_from(&other.pod, place)?;
             ensure!(

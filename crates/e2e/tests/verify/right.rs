@@ -57,6 +57,44 @@ fn flags_given_here_count_for_more_than_what_the_rules_keep() -> Result<()> {
 }
 
 #[test]
+fn what_is_not_proven_comes_first_and_what_to_do_once() -> Result<()> {
+    let world = World::create()?;
+    let pod = &world.pod;
+    let binary = e2e::weir::binary()?.to_string_lossy().into_owned();
+    let said = |words: &[&str]| {
+        let words = ["verify", "--before-proxy"].iter().chain(words);
+        Ok::<_, anyhow::Error>(pod.try_run(e2e::RunAs::Root, &binary, words)?.text())
+    };
+    init(pod, "--sidecar --backend iptables-nft")?;
+    let short = said(&[])?;
+    assert!(short.starts_with("Capture is proven: "), "{short}");
+    assert_eq!(short.lines().count(), 2, "{short}");
+    let long = said(&["-v"])?;
+    let rows = long.lines().skip_while(|line| !line.starts_with("PROBE")).skip(1);
+    let count = rows.filter(|line| line.contains("proven")).count();
+    assert!(
+        short.contains(&format!("proven: {count} findings")),
+        "{short}{long}"
+    );
+
+    for program in ["iptables-nft", "ip6tables-nft"] {
+        pod.run(program, ["-t", "nat", "-F", "OUTPUT"])?;
+    }
+    let broken = said(&[])?;
+    assert!(broken.starts_with("Capture is BROKEN: "), "{broken}");
+    let is_broken: Vec<_> = broken
+        .lines()
+        .skip_while(|line| !line.starts_with("PROBE"))
+        .skip(1)
+        .take_while(|line| !line.is_empty())
+        .map(|line| line.contains(" BROKEN"))
+        .collect();
+    assert!(is_broken[0] && is_broken.is_sorted_by(|a, b| a >= b), "{broken}");
+    assert_eq!(broken.matches("weir init ").count(), 1, "{broken}");
+    Ok(())
+}
+
+#[test]
 fn a_namespace_without_rules_or_without_what_they_are_for_is_not_verified() -> Result<()> {
     let world = World::create()?;
     let nothing = verify(&world.pod, "--exit-code 126")?;

@@ -54,6 +54,9 @@ pub(crate) struct Args {
         help_heading = "What is said"
     )]
     output: Form,
+    /// Each probe in a row also where all is proven
+    #[arg(long, short, help_heading = "What is said")]
+    verbose: bool,
     /// Exit with this number instead of 1 where capture is broken: 126 is what some controllers look for
     #[arg(long, value_name = "NUMBER", default_value_t = 1, help_heading = "What is said",
           value_parser = clap::value_parser!(u8).range(1..))]
@@ -119,7 +122,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             return Ok(ExitCode::from(NOT_VERIFIED));
         }
     };
-    print(&text(&report, args.output)?)?;
+    print(&text(&report, args)?)?;
     if report.verdict == Outcome::Broken {
         eprintln!(
             "weir: this namespace is not captured as asked [{}]",
@@ -133,15 +136,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     }))
 }
 
-fn text(report: &Report, form: Form) -> Result<String> {
+fn text(report: &Report, args: &Args) -> Result<String> {
     let shape = |terminal| Shape {
         is_wide: true,
         terminal,
     };
-    Ok(match form {
+    Ok(match args.output {
         Form::Json => serde_json::to_string_pretty(report)? + "\n",
-        Form::Wide => report.text(shape(None)),
-        Form::Table => report.text(shape(netsys::terminal::columns(&io::stdout()))),
+        Form::Wide => report.text(shape(None), args.verbose),
+        Form::Table => report.text(shape(netsys::terminal::columns(&io::stdout())), args.verbose),
     })
 }
 
