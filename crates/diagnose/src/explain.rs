@@ -4,6 +4,7 @@
 
 mod captured;
 mod client;
+mod commands;
 mod endpoints;
 mod leg;
 mod names;
@@ -28,6 +29,7 @@ use rules::cgroup::Membership;
 use rules::ruleset::IpProtocol;
 use serde::Serialize;
 
+pub use commands::commands_by;
 pub use names::{Named, named};
 pub use network::{Assumed, Live, Network};
 pub use rule::{AskedRule, RuleStep};
@@ -73,6 +75,8 @@ pub struct Rules {
     pub installed: Installed,
     /// What is there and could not be read: a reason each.
     pub hidden: Vec<String>,
+    /// Why none could be read, where that is so.
+    pub unread: Option<String>,
 }
 
 /// What the proxy knows, or why that is not known.
@@ -87,8 +91,15 @@ pub enum Mesh {
         /// From where: `the proxy 4711`, `the manifests in shop/`.
         from: String,
     },
-    /// Nobody tells: why, and what to give instead.
-    Unknown(String),
+    /// Nobody tells.
+    Unknown {
+        /// Why.
+        why: String,
+        /// What to give instead.
+        fix: &'static str,
+    },
+    /// The proxy of the namespace takes a connection to this admin address, and says nothing.
+    Silent(String),
 }
 
 /// Everything about one connection.
@@ -139,8 +150,10 @@ impl Explanation {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// It would work, or reach what nothing is known of.
+    /// It would work, by the proxy.
     Works,
+    /// It leaves as it is, and nothing is known of that the mesh owns it.
+    Passes,
     /// It cannot be said.
     Unknown,
     /// The mesh owns the destination, and the proxy would not see the connection.
@@ -155,6 +168,7 @@ impl Outcome {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Works => "WORKS",
+            Self::Passes => "PASSES",
             Self::Unknown => "UNKNOWN",
             Self::Bypasses => "BYPASSES",
             Self::Fails => "FAILS",
@@ -271,20 +285,10 @@ pub fn explain(question: &Question, rules: &Rules, network: &dyn Network, mesh: 
     story.told.remarks.extend(rules.hidden.iter().cloned());
     let end = story.client_leg();
     let mut told = story.told;
-    match end {
-        End::Works(headline) => {
-            // What could not be read may hold anything.
-            told.outcome = match rules.hidden.is_empty() {
-                true => Outcome::Works,
-                false => Outcome::Unknown,
-            };
-            told.headline = headline;
-        }
-        End::Stops(outcome, headline, finding) => {
-            told.outcome = outcome;
-            told.headline = headline;
-            told.finding = Some(finding);
-        }
+    (told.outcome, told.headline, told.finding) = end.parts();
+    // What could not be read may hold anything.
+    if told.finding.is_none() && !rules.hidden.is_empty() {
+        told.outcome = Outcome::Unknown;
     }
     told
 }
@@ -301,10 +305,19 @@ struct Story<'a> {
 /// How a connection's way ends.
 enum End {
     Works(String),
+    Passes(String),
     Stops(Outcome, String, Finding),
 }
 
 impl End {
+    fn parts(self) -> (Outcome, String, Option<Finding>) {
+        match self {
+            Self::Works(headline) => (Outcome::Works, headline, None),
+            Self::Passes(headline) => (Outcome::Passes, headline, None),
+            Self::Stops(outcome, headline, finding) => (outcome, headline, Some(finding)),
+        }
+    }
+
     fn fails(headline: impl Into<String>, finding: Finding) -> Self {
         Self::Stops(Outcome::Fails, headline.into(), finding)
     }
@@ -326,7 +339,7 @@ impl<'a> Story<'a> {
     fn snapshot(&self) -> Option<&'a Snapshot> {
         match self.mesh {
             Mesh::Known { snapshot, .. } => Some(snapshot),
-            Mesh::Unknown(_) => None,
+            Mesh::Unknown { .. } | Mesh::Silent(_) => None,
         }
     }
 }

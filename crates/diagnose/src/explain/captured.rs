@@ -36,7 +36,7 @@ impl Story<'_> {
             )),
             (ports::OUTBOUND, IpProtocol::Tcp) => self.outbound(listener),
             (ports::INBOUND, IpProtocol::Tcp) => self.inbound(listener),
-            _ => End::Works(format!(
+            _ => End::Passes(format!(
                 "goes to whoever listens on port {port} here; what that does with it is not Weir's to know"
             )),
         }
@@ -79,7 +79,7 @@ impl Story<'_> {
         if let Some(end) = self.answers_to_client(to) {
             return end;
         }
-        End::Works(format!("it is sent to {to} instead, not by the proxy"))
+        End::Passes(format!("it is sent to {to} instead, not by the proxy"))
     }
 
     fn local(&mut self, to: SocketAddr, protocol: IpProtocol, by: &str) -> End {
@@ -94,7 +94,7 @@ impl Story<'_> {
                 ),
             );
         }
-        End::Works(format!(
+        End::Passes(format!(
             "it is sent to {to} in this namespace instead, not by the proxy"
         ))
     }

@@ -1,6 +1,9 @@
 //! The client's leg: its packet put before the rules, and what becomes of it by them.
 
-use rules::ruleset::{Does, ForeignTarget, Target};
+use std::net::SocketAddr;
+
+use model::{Direction, ports};
+use rules::ruleset::{Does, ForeignTarget, IpProtocol, Target};
 use rules::{Family, Fate, Packet, Verdict};
 
 use super::rule::{self, RuleStep};
@@ -19,6 +22,9 @@ impl Story<'_> {
         if let Some(finding) = self.unlearned() {
             return End::fails("the client does not learn the address", finding);
         }
+        if let Some(why) = &self.rules.unread {
+            return self.without_rules(&packet, why);
+        }
         let installed = &self.rules.installed;
         let verdict = installed.evaluate_in(&packet, &self.question.client.cgroups, self.network);
         self.told.asked = rule::asked(installed, &packet, &verdict);
@@ -36,6 +42,37 @@ impl Story<'_> {
         };
         self.step("rule", says);
         self.end_of(&packet, &verdict)
+    }
+
+    /// What holds if rules lead it to the proxy, where nobody can say whether they do.
+    fn without_rules(&mut self, packet: &Packet, why: &str) -> End {
+        self.step("rule", "not read");
+        let port = match self.question.direction {
+            Direction::Outbound => ports::OUTBOUND,
+            Direction::Inbound => ports::INBOUND,
+        };
+        let at = SocketAddr::new(packet.destination, port);
+        let end = match (packet.protocol, self.listener(packet.protocol, at)) {
+            (IpProtocol::Tcp, Ok(listener)) if self.question.direction == Direction::Outbound => {
+                self.outbound(listener)
+            }
+            (IpProtocol::Tcp, Ok(listener)) => self.inbound(listener),
+            (IpProtocol::Tcp, Err(())) => End::Passes(format!("nobody listens on port {port}, so it fails")),
+            _ => End::Passes(String::from("of what is not TCP it takes look-ups alone")),
+        };
+        let (_, headline, finding) = end.parts();
+        if let Some(finding) = finding {
+            self.remark(format!("if they do: {}; {}", finding.what, finding.fix));
+        }
+        End::Stops(
+            Outcome::Unknown,
+            format!("whether rules lead it to the proxy is not known; if they do: {headline}"),
+            Finding::new(
+                Side::Rules,
+                format!("the rules were not read: {why}"),
+                "run as root",
+            ),
+        )
     }
 
     /// What becomes of it by a verdict that does not split.
@@ -64,10 +101,7 @@ impl Story<'_> {
         let mut worst: Option<(Outcome, String, Option<Finding>)> = None;
         for way in &verdict.ways {
             let steps = self.told.steps.len();
-            let (outcome, headline, finding) = match self.end_of(packet, &way.verdict) {
-                End::Works(headline) => (Outcome::Works, headline, None),
-                End::Stops(outcome, headline, finding) => (outcome, headline, Some(finding)),
-            };
+            let (outcome, headline, finding) = self.end_of(packet, &way.verdict).parts();
             self.told.steps.truncate(steps);
             let share = percent(way.millionths);
             let by = way.verdict.decided_by();
@@ -85,10 +119,8 @@ impl Story<'_> {
         }
         match worst {
             Some((outcome, headline, Some(finding))) => End::Stops(outcome, headline, finding),
-            _ => End::Works(format!(
-                "chance decides: it goes one of {} ways, and each leads on",
-                verdict.ways.len()
-            )),
+            Some((Outcome::Passes, ..)) => End::Passes(each_leads_on(verdict)),
+            _ => End::Works(each_leads_on(verdict)),
         }
     }
 
@@ -219,6 +251,11 @@ impl Story<'_> {
             Finding::new(Side::Rules, rule, rule::removal(installed, step.at)),
         )
     }
+}
+
+fn each_leads_on(verdict: &Verdict) -> String {
+    let ways = verdict.ways.len();
+    format!("chance decides: it goes one of {ways} ways, and each leads on")
 }
 
 /// `33.3 %`.

@@ -10,6 +10,7 @@ use netsys::conntrack::{self, Usage};
 use netsys::route_to::{self, Question, Route};
 use netsys::rules::Sent;
 use netsys::socket_table::{self, Listener};
+use rules::Family;
 use rules::evaluate::{AddressKind, Ground};
 use rules::ruleset::IpProtocol;
 
@@ -99,6 +100,14 @@ pub struct Assumed {
 }
 
 impl Assumed {
+    /// Whether an address of the family is known that a client there has.
+    #[must_use]
+    pub fn has(&self, family: Family) -> bool {
+        let told = self.told.iter().map(|(_, net)| net.addr());
+        let mut all = told.chain(self.own.iter().copied());
+        all.any(|ip| Family::of(ip) == family && !ip.is_loopback())
+    }
+
     fn is_own(&self, address: IpAddr) -> bool {
         address.is_loopback()
             || self.asked == Some(address)

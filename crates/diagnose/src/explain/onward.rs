@@ -41,8 +41,26 @@ impl Story<'_> {
             Fate::Redirect {
                 port: ports::OUTBOUND,
             } if self.is_recognised_by_uid(&packet) => Some(looped(&self.rules.installed, &verdict, uid)),
+            Fate::Direct => self.lost_answer(&packet),
             _ => None,
         }
+    }
+
+    /// What is answered to a packet that left as it was; an end where rules do not let that in.
+    pub(super) fn lost_answer(&self, sent: &Packet) -> Option<End> {
+        let from = SocketAddr::new(sent.destination, sent.destination_port);
+        let answer = Packet {
+            origin: Origin::Remote,
+            source: sent.destination,
+            source_port: sent.destination_port,
+            destination: sent.source,
+            destination_port: sent.source_port,
+            state: State::Established,
+            ..sent.clone()
+        };
+        let verdict = self.by_rules(&answer);
+        let is_stopped = matches!(verdict.fate, Fate::Drop | Fate::Reject);
+        is_stopped.then(|| self.stopped(&verdict, &format!("what {from} answers")))
     }
 
     /// What the rules do with a packet of the proxy's.

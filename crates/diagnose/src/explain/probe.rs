@@ -25,9 +25,13 @@ const SHOWN: usize = 6;
 impl Story<'_> {
     /// Calls endpoints as the proxy would; an end where not one of them takes the connection.
     pub(super) fn probe_endpoints(&mut self, all: &[SocketAddr], listener: Option<Listener>) -> Option<End> {
-        let uid = listener
-            .filter(|_| self.network.has_proxy() && !all.is_empty())?
-            .uid;
+        let known = listener.filter(|_| self.network.has_proxy() && !all.is_empty());
+        let Some(Listener { uid, .. }) = known else {
+            if self.network.assumes().is_none() {
+                self.remark("whether the endpoints answer was not tried: they are called from elsewhere");
+            }
+            return None;
+        };
         let mark = self.mark_of_proxy();
         let is_let_out = |to: &SocketAddr| {
             let ask = RouteQuestion {
@@ -69,9 +73,13 @@ impl Story<'_> {
         if self.question.direction == Direction::Inbound {
             return None;
         }
-        let answers = self
-            .network
-            .knock(&[call(to, client.uid, client.gid, client.mark)])?;
+        let call = call(to, client.uid, client.gid, client.mark);
+        let Some(answers) = self.network.knock(&[call]) else {
+            if self.network.assumes().is_none() {
+                self.remark(format!("whether {to} answers was not tried; --probe calls it"));
+            }
+            return None;
+        };
         let each: Vec<_> = answers.iter().map(|answer| (to, answer)).collect();
         self.tell_answers(&each);
         self.judge(&each, "the destination does not take the connection")

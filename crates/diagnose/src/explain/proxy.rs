@@ -7,7 +7,7 @@ use netsys::socket_table::Listener;
 use registry::{Cluster, Decision, Deny};
 use rules::ruleset::IpProtocol;
 
-use super::{End, Finding, Mesh, Side, Story};
+use super::{End, Finding, Mesh, Outcome, Side, Story};
 
 impl Story<'_> {
     /// From the outbound listener on.
@@ -65,11 +65,29 @@ impl Story<'_> {
         };
         let (snapshot, from) = match self.mesh {
             Mesh::Known { snapshot, from, .. } => (snapshot, from),
-            Mesh::Unknown(why) => {
-                self.remark(format!("what the proxy then does is not known: {why}"));
-                return Err(End::Works(format!(
-                    "it is captured: it goes to the proxy on port {port}"
-                )));
+            Mesh::Unknown { why, fix } => {
+                return Err(End::Stops(
+                    Outcome::Unknown,
+                    format!("it is captured: it goes to the proxy on port {port}"),
+                    Finding::new(
+                        Side::Registry,
+                        format!("what the proxy then does is not known: {why}"),
+                        *fix,
+                    ),
+                ));
+            }
+            Mesh::Silent(admin) => {
+                return Err(End::fails(
+                    "the proxy takes the connection, and then nothing comes: the client waits until it times out",
+                    Finding::new(
+                        Side::Proxy,
+                        format!(
+                            "the proxy listens and does not answer, at {admin} neither: it is stopped, or hangs"
+                        ),
+                        "see its state (`ps -o pid,stat,wchan,args -C weir`; T is stopped, which kill -CONT ends), its CPU and memory \
+                         limits, and its log; else start it anew",
+                    ),
+                ));
             }
         };
         self.step(

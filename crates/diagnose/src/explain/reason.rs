@@ -10,7 +10,7 @@ use rules::ruleset::{ChainKind, IpProtocol, Policy, Target, Test};
 use rules::{Family, Installed, Packet, Verdict};
 
 use super::rule::{self, captures};
-use super::{End, Finding, Outcome, Side, Story};
+use super::{End, Finding, Mesh, Outcome, Side, Story};
 
 const DNS_PORT: u16 = 53;
 
@@ -49,12 +49,20 @@ impl Story<'_> {
                 why,
             );
         }
+        if !stays && let Some(end) = self.lost_answer(packet) {
+            return end;
+        }
         let answered = match stays || packet.protocol != IpProtocol::Tcp {
             true => None,
             false => self.answers_to_client(to),
         };
         self.remark(why.what);
-        answered.unwrap_or_else(|| End::Works(format!("it goes straight to {to}, not by the proxy")))
+        if let Mesh::Unknown { why, fix } = self.mesh {
+            self.remark(format!(
+                "whether the mesh owns {to}, and it should go by the proxy, is not known: {why}; {fix}"
+            ));
+        }
+        answered.unwrap_or_else(|| End::Passes(format!("it goes straight to {to}, not by the proxy")))
     }
 
     /// What of the mesh has the address.

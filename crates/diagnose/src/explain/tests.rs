@@ -70,7 +70,7 @@ fn ask(pod: &Pod, to: &str) -> Explanation {
     let text: String = rules::render(&plan).iter().map(ToString::to_string).collect();
     let rules = Rules {
         installed: dumps::read(&text, Family::V4).unwrap(),
-        hidden: vec![],
+        ..Rules::default()
     };
     let to: SocketAddr = to.parse().unwrap();
     let question = Question {
@@ -84,7 +84,14 @@ fn ask(pod: &Pod, to: &str) -> Explanation {
             ..Client::default()
         },
     };
-    explain(&question, &rules, pod, &Mesh::Unknown("nobody tells".to_owned()))
+    explain(&question, &rules, pod, &unknown())
+}
+
+fn unknown() -> Mesh {
+    Mesh::Unknown {
+        why: String::from("nobody tells"),
+        fix: "ask somebody",
+    }
 }
 
 #[test]
@@ -95,9 +102,9 @@ fn what_the_namespace_is_like_decides_too() {
         (
             pod(989, proxy),
             "10.96.0.1:80",
-            Outcome::Works,
-            None,
-            "it is captured",
+            Outcome::Unknown,
+            Some(Side::Registry),
+            "what the proxy then does is not known: nobody tells",
         ),
         (
             pod(1000, proxy),
@@ -116,9 +123,9 @@ fn what_the_namespace_is_like_decides_too() {
         (
             pod(1, None),
             "10.96.0.1:80",
-            Outcome::Works,
-            None,
-            "it is captured",
+            Outcome::Unknown,
+            Some(Side::Registry),
+            "what the proxy then does is not known: nobody tells",
         ),
         (
             pod(1, proxy),
@@ -158,7 +165,7 @@ fn what_could_not_be_read_leaves_it_open() {
         direction: Direction::Outbound,
         client: Client::default(),
     };
-    let told = explain(&question, &hidden, &pod, &Mesh::Unknown(String::new()));
+    let told = explain(&question, &hidden, &pod, &unknown());
     assert_eq!(told.outcome, Outcome::Unknown);
     assert_eq!(told.remarks[0], hidden.hidden[0]);
 }

@@ -69,7 +69,7 @@ fn heading(outcome: Outcome, title: &str, style: &Style) -> String {
     let word = outcome.as_str();
     let painted = match outcome {
         Outcome::Works => style.good(word),
-        Outcome::Unknown => style.title(word),
+        Outcome::Passes | Outcome::Unknown => style.title(word),
         Outcome::Bypasses | Outcome::Fails => style.bad(word),
     };
     format!("{painted}  {}\n", style.title(title))

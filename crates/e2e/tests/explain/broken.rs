@@ -140,7 +140,8 @@ pub(crate) const ALL: &[SetUp] = &[
                 "rules",
                 &[
                     "-m owner --uid-owner 1000 -j DROP",
-                    "`iptables-nft -t filter -D OUTPUT 1`",
+                    "`nsenter --net=/",
+                    " iptables-nft -t filter -D OUTPUT 1`",
                 ],
             ),
         ),
@@ -152,6 +153,22 @@ pub(crate) const ALL: &[SetUp] = &[
         Some((WEB, "503")),
         TO_WEB,
         (1, "rules", &["what the proxy sends to 10.77.0.", "-j REJECT"]),
+    ),
+    set_up(
+        "a foreign DROP of what the endpoints answer",
+        SIDECAR,
+        |world| world.run("iptables-nft -A INPUT -p tcp --sport 8080 -j DROP"),
+        Some((WEB, "503|curl 28")),
+        TO_WEB,
+        (
+            1,
+            "rules",
+            &[
+                "a rule drops what 10.77.0.",
+                ":8080 answers",
+                "--sport 8080 -j DROP",
+            ],
+        ),
     ),
     set_up(
         "a foreign ACCEPT in front",
@@ -525,6 +542,21 @@ pub(crate) const ALL: &[SetUp] = &[
         TO_WEB,
         (1, "rules", &["no rule of this namespace captures anything"]),
     ),
+    set_up(
+        "no rule at all, and nothing of the mesh",
+        "",
+        NOTHING,
+        None,
+        "--to 192.0.2.9:80",
+        (
+            0,
+            "",
+            &[
+                "\"outcome\": \"passes\"",
+                "whether 192.0.2.9:80 answers was not tried",
+            ],
+        ),
+    ),
     shown(
         "DNS goes past the proxy",
         set_up(
@@ -664,6 +696,6 @@ pub(crate) const ALL: &[SetUp] = &[
         },
         None,
         "--to 10.96.0.1:80",
-        (0, "", &["what the proxy then does is not known"]),
+        (3, "registry", &["what the proxy then does is not known"]),
     ),
 ];

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 
 use super::rulesets::{DOCKER, KUBE};
-use super::world::World;
+use super::world::{World, explain};
 
 /// A pod of Istio's, with a network excluded, as `iptables-save -c` shows it.
 const ISTIO: &str = "\
@@ -79,7 +79,7 @@ fn rules_from_a_file_are_followed_as_far_as_they_are_known() -> Result<()> {
         (
             &istio_with_sets,
             "--to 192.0.2.9:80",
-            0,
+            3,
             "it is captured: it goes to the proxy on port 15001",
         ),
         (
@@ -109,7 +109,7 @@ fn rules_from_a_file_are_followed_as_far_as_they_are_known() -> Result<()> {
         (
             &own,
             "--to 192.0.2.9:80",
-            0,
+            3,
             "it is captured: it goes to the proxy on port 15001",
         ),
         (
@@ -120,11 +120,47 @@ fn rules_from_a_file_are_followed_as_far_as_they_are_known() -> Result<()> {
         ),
     ] {
         let words = words.replace("--manifests", &format!("--manifests {manifests}"));
-        let said = world.explain_raw(&format!("--rules {} {words}", file.display()))?;
+        let said = world.explain_raw(&format!("--rules {} {}", file.display(), sourced(&words)))?;
         let flat = said.text.split_whitespace().collect::<Vec<_>>().join(" ");
         ensure!(
             said.status == status && flat.contains(named),
             "{words}: {} {}",
+            said.status,
+            said.text
+        );
+    }
+    Ok(())
+}
+
+/// Of what does not come in, the client's address has to be told.
+fn sourced(words: &str) -> String {
+    match words.contains("--in") {
+        true => words.to_owned(),
+        false => format!("{words} --source 10.1.0.9"),
+    }
+}
+
+/// It is an application's connection, and its address is no guess.
+#[test]
+fn whose_connection_it_is_by_a_file_of_rules() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let file = dir.path().join("rules.txt");
+    let rules = "*filter\n:OUTPUT ACCEPT [0:0]\n[0:0] -A OUTPUT -s 10.1.0.9/32 -m owner --uid-owner 1000 -j DROP\nCOMMIT\n";
+    std::fs::write(&file, rules)?;
+    let words = format!("--rules {} --to 192.0.2.9:80", file.display());
+    for (more, status, named) in [
+        ("", 2, "give --source ADDRESS"),
+        (" --source fd00::9", 2, "give --source ADDRESS"),
+        (" --source 10.1.0.9", 1, "10.1.0.9 as uid 1000, gid 1000"),
+        (" --source 10.1.0.9", 1, "assumed, as the rules are in a file"),
+        (" --source 10.1.0.9 --uid 0", 0, "10.1.0.9 as uid 0"),
+        (" --source 10.1.0.8", 0, "10.1.0.8 as uid 1000"),
+    ] {
+        let said = explain(&format!("{words}{more}"))?;
+        let flat = said.text.split_whitespace().collect::<Vec<_>>().join(" ");
+        ensure!(
+            said.status == status && flat.contains(named),
+            "{more}: {} {}",
             said.status,
             said.text
         );

@@ -4,6 +4,7 @@
 mod broken;
 mod files;
 mod kernel;
+mod proxies;
 mod rulesets;
 mod transcripts;
 mod world;
@@ -90,6 +91,12 @@ fn every_form_of_the_output() -> Result<()> {
     ensure!(yaml.text.contains("outcome: works"), "{}", yaml.text);
     for (wrong, says) in [
         ("--to web.mesh", "the port is missing"),
+        ("--to web.mesh:99999", "99999 is no port"),
+        (
+            "--to web.mesh:80 --from netns:nope",
+            "--from netns:nope: cannot open",
+        ),
+        ("", "an error's name, such as WEIR-PORT-IN-USE"),
         (
             "--to web.mesh:80 --from pod/mesh/nobody",
             "not found on this machine",

@@ -42,9 +42,12 @@ impl Transcripts {
         }
         let words = set_up.explain;
         let said = world.explain_as(words)?;
+        // A pod is entered by its proxy's process.
+        let path = format!("nsenter --net={}", world.client.path());
+        let printed = said.text.replace(&path, "nsenter -t 4711 -n");
         text.push_str(&format!(
             "# weir explain --from pod/mesh/client {words}\n{}# echo $?\n{}\n",
-            said.text, said.status
+            printed, said.status
         ));
         self.0.push((title, text));
         Ok(())

@@ -20,7 +20,7 @@ const MISNAMED: u8 = 6;
 pub(crate) struct World {
     pub(crate) mesh: Mesh,
     pub(crate) client: Pod,
-    sidecar: Option<Sidecar>,
+    pub(crate) sidecar: Option<Sidecar>,
     /// What a set-up has started, until the next one.
     pub(crate) helpers: Vec<Program>,
     _servers: Vec<(Pod, Program)>,
@@ -35,11 +35,22 @@ pub(crate) struct Said {
 impl Said {
     /// The side that it blames; empty where none is. Only of JSON.
     pub(crate) fn side(&self) -> String {
-        let told: serde_json::Value = serde_json::from_str(&self.text).unwrap_or_default();
+        // What standard error says comes behind.
+        let mut told = serde_json::Deserializer::from_str(&self.text).into_iter::<serde_json::Value>();
+        let told = told.next().and_then(Result::ok).unwrap_or_default();
         let of = |value: &serde_json::Value| value["finding"]["side"].as_str().map(str::to_owned);
         of(&told)
             .or_else(|| of(&told["connections"][0]))
             .unwrap_or_default()
+    }
+}
+
+impl Said {
+    /// The same of what is printed for people.
+    pub(crate) fn side_of_text(&self) -> &str {
+        let mut lines = self.text.lines();
+        let line = lines.find_map(|line| line.trim_start().strip_prefix("side "));
+        line.map_or("", str::trim)
     }
 }
 
@@ -180,20 +191,25 @@ impl World {
     }
 
     pub(crate) fn explain_raw(&self, words: &str) -> Result<Said> {
-        let output = std::process::Command::new(binary()?)
-            .arg("explain")
-            .args(words.split(' ').filter(|word| !word.is_empty()))
-            .env_remove("XDG_RUNTIME_DIR")
-            .output()?;
-        let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{}", String::from_utf8_lossy(&output.stderr));
-        ensure!(!text.is_empty(), "it said nothing");
-        Ok(Said {
-            status: output.status.code().unwrap_or(-1),
-            text,
-        })
+        explain(words)
     }
+}
+
+/// Where the test runs, as it is printed.
+pub(crate) fn explain(words: &str) -> Result<Said> {
+    let output = std::process::Command::new(binary()?)
+        .arg("explain")
+        .args(words.split(' ').filter(|word| !word.is_empty()))
+        .env_remove("XDG_RUNTIME_DIR")
+        .output()?;
+    let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
+    // Writing to a string cannot fail.
+    let _ = write!(text, "{}", String::from_utf8_lossy(&output.stderr));
+    ensure!(!text.is_empty(), "it said nothing");
+    Ok(Said {
+        status: output.status.code().unwrap_or(-1),
+        text,
+    })
 }
 
 fn unready(pod: &Pod) -> String {

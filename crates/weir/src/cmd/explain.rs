@@ -5,6 +5,7 @@ mod from;
 mod mesh;
 mod print;
 mod target;
+mod wait;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -18,12 +19,14 @@ use diagnose::explain::{
 };
 use model::{Direction, ErrorName};
 use netsys::rules::Sent;
+use registry::Snapshot;
 use rules::ruleset::IpProtocol;
 use rules::{Family, dumps};
 
 use self::from::{From, Place};
 use self::print::Told;
 use self::target::Target;
+use self::wait::waiting;
 use crate::errors::{self, OrNamed, fail};
 
 /// Explain why a connection goes where it goes, from the firewall rules to the endpoint
@@ -47,7 +50,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "WHERE")]
     from: Option<From>,
     /// The destination: HOST:PORT, where HOST is a name of the mesh, any other name or an address; or a URL
-    #[arg(long, value_name = "HOST:PORT", required_unless_present = "name")]
+    #[arg(long, value_name = "HOST:PORT")]
     to: Option<Target>,
     /// The protocol
     #[arg(long, default_value = "tcp")]
@@ -116,13 +119,15 @@ pub(crate) struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
-  weir explain --to web.shop:80                                      in the pod itself
-  weir explain --from pod/shop/client --to http://web.shop/          the pod's proxy runs on this machine
-  weir explain --from pid:4711 --to 10.96.0.10:80 -v                 as that process, every rule
-  weir explain --from netns:client --in --to 10.1.0.5:8080           what comes in
-  weir explain --to web.shop:80 --probe                              call the endpoints, too
-  weir explain --from pid:4711 --to 10.96.0.10:80 --trace            make the connection, and watch the kernel
-  weir explain --rules rules.txt --manifests mesh/ --to web.shop:80  with what somebody sent you";
+  weir explain --to web.shop:80                              in the pod itself
+  weir explain --from pod/shop/client --to http://web.shop/  the pod's proxy runs on this machine
+  weir explain --from pid:4711 --to 10.96.0.10:80 -v         as that process, every rule
+  weir explain --from netns:client --in --to 10.1.0.5:8080   what comes in
+  weir explain --to web.shop:80 --probe                      call the endpoints, too
+  weir explain --from pid:4711 --to 10.96.0.10:80 --trace    make the connection, and watch the kernel
+  weir explain --rules rules.txt --manifests mesh/ --source 10.1.0.5 --to web.shop:80
+                                                             with what somebody sent you
+  weir explain WEIR-PORT-IN-USE                              what an error means";
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Proto {
@@ -160,15 +165,19 @@ fn answer(args: &Args) -> Result<ExitCode> {
     let to = match (&args.name, &args.to) {
         (Some(name), _) => return print::error(*name, args.output),
         (None, Some(to)) => to,
-        (None, None) => fail!(Usage, "--to is missing: give HOST:PORT"),
+        (None, None) => fail!(
+            Usage,
+            "say what to explain: --to HOST:PORT, or an error's name, such as WEIR-PORT-IN-USE"
+        ),
     };
     let place = match (&args.from, &args.rules) {
         // What is in a file is nowhere.
-        (Some(From::Pod(_)) | None, Some(_)) => Place::here(),
+        (Some(From::Pod(_)) | None, Some(_)) => Place::of_file(),
         (None, None) => Place::here(),
         (Some(from), _) => from.find(args.manifests.as_deref())?,
     };
-    let told = place.run(|| explained(args, to, &place))??;
+    let mut told = place.run(|| explained(args, to, &place))??;
+    told.run_by(&place.shell());
     print::print(&told, args.verbose, args.output)
 }
 
@@ -176,11 +185,7 @@ fn answer(args: &Args) -> Result<ExitCode> {
 fn explained(args: &Args, to: &Target, place: &Place) -> Result<Told> {
     let mesh = mesh::find(args, place)?;
     let (rules, network) = seen(args, to, &mesh, place)?;
-    let snapshot = match &mesh {
-        Mesh::Known { snapshot, .. } => Some(&**snapshot),
-        Mesh::Unknown(_) => None,
-    };
-    let addresses = match explain::named(&to.host, snapshot) {
+    let addresses = match explain::named(&to.host, snapshot_of(&mesh)) {
         Named::Nothing(finding) => return Ok(Told::nameless(to, NOWHERE, finding)),
         Named::Here(addresses) => addresses,
         Named::Outside(name) => match args.rules.is_some() {
@@ -190,15 +195,24 @@ fn explained(args: &Args, to: &Target, place: &Place) -> Result<Told> {
                     "{name} is no name of the mesh: give an address in --to, as the rules are in a file"
                 )
             }
-            false => match target::look_up(&name) {
-                Ok(addresses) => addresses,
-                Err(error) => {
-                    return Ok(match cut_off(args, to, place, &rules, &*network, &mesh) {
-                        Some(finding) => Told::nameless(to, CUT_OFF, finding),
-                        None => Told::nameless(to, NOWHERE, not_found(&name, &error, &mesh)),
-                    });
+            false => {
+                let cut_off = || cut_off(args, to, place, &rules, &*network, &mesh);
+                // One that hangs may be the resolver, too.
+                if let Some(finding) = matches!(mesh, Mesh::Silent(_)).then(cut_off).flatten() {
+                    return Ok(Told::nameless(to, CUT_OFF, finding));
                 }
-            },
+                match waiting(&format!("for the resolver to tell {name}"), || {
+                    target::look_up(&name)
+                }) {
+                    Ok(addresses) => addresses,
+                    Err(error) => {
+                        return Ok(match cut_off() {
+                            Some(finding) => Told::nameless(to, CUT_OFF, finding),
+                            None => Told::nameless(to, NOWHERE, not_found(&name, &error, &mesh)),
+                        });
+                    }
+                }
+            }
         },
     };
     let chosen = chosen(&addresses, args.family);
@@ -248,9 +262,16 @@ fn cut_off(
     /// Nobody's (RFC 5737).
     const ANYWHERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
     let told = explain::explain(&question(args, to, place, ANYWHERE), rules, network, mesh);
-    let is_unknown = matches!(mesh, Mesh::Unknown(_));
+    let is_unknown = snapshot_of(mesh).is_none() && told.outcome == explain::Outcome::Fails;
     told.finding
         .filter(|finding| is_unknown && finding.side != explain::Side::Client)
+}
+
+fn snapshot_of(mesh: &Mesh) -> Option<&Snapshot> {
+    match mesh {
+        Mesh::Known { snapshot, .. } => Some(snapshot),
+        Mesh::Unknown { .. } | Mesh::Silent(_) => None,
+    }
 }
 
 fn question(args: &Args, to: &Target, place: &Place, address: IpAddr) -> Question {
@@ -286,14 +307,7 @@ fn question(args: &Args, to: &Target, place: &Place, address: IpAddr) -> Questio
 /// The rules, and the namespace that they are of.
 fn seen(args: &Args, to: &Target, mesh: &Mesh, place: &Place) -> Result<(Rules, Box<dyn Network>)> {
     let Some(file) = &args.rules else {
-        let seen = netsys::rules::look().or_named(
-            ErrorName::RulesUnreadable,
-            "cannot read the rules of the namespace",
-        )?;
-        let rules = Rules {
-            installed: seen.installed,
-            hidden: seen.hidden,
-        };
+        let rules = installed()?;
         let live = Live {
             probes: args.probe,
             proxy_is_elsewhere: place.proxy.is_some(),
@@ -311,10 +325,8 @@ fn seen(args: &Args, to: &Target, mesh: &Mesh, place: &Place) -> Result<(Rules, 
     };
     let installed = dumps::read(&text, otherwise)
         .or_named_with(ErrorName::Input, || format!("--rules {}", file.display()))?;
-    let own = match mesh {
-        Mesh::Known { snapshot, .. } => snapshot.own.as_ref().map(|own| own.addresses.clone()),
-        Mesh::Unknown(_) => None,
-    };
+    let own = snapshot_of(mesh).and_then(|snapshot| snapshot.own.as_ref());
+    let own = own.map(|own| own.addresses.clone());
     let assumed = Assumed {
         own: own.unwrap_or_default(),
         told: dumps::addresses(&text),
@@ -322,9 +334,36 @@ fn seen(args: &Args, to: &Target, mesh: &Mesh, place: &Place) -> Result<(Rules, 
     };
     let rules = Rules {
         installed,
-        hidden: vec![],
+        ..Rules::default()
     };
+    let is_told = |family| assumed.has(family) || args.source.is_some_and(|ip| Family::of(ip) == family);
+    if !args.inbound && !is_told(otherwise) {
+        fail!(
+            Usage,
+            "--rules: from which {otherwise} address the client connects is not known, and rules may ask: give --source ADDRESS, \
+             or add to the file what `ip addr` prints in that namespace"
+        );
+    }
     Ok((rules, Box::new(assumed)))
+}
+
+/// Those of the namespace. Who may not read them is told the rest.
+fn installed() -> Result<Rules> {
+    match netsys::rules::look() {
+        Ok(seen) => Ok(Rules {
+            installed: seen.installed,
+            hidden: seen.hidden,
+            unread: None,
+        }),
+        Err(error) if !rustix::process::geteuid().is_root() => Ok(Rules {
+            unread: Some(format!("{:#}", anyhow::Error::new(error))),
+            ..Rules::default()
+        }),
+        Err(error) => Err(error).or_named(
+            ErrorName::RulesUnreadable,
+            "cannot read the rules of the namespace",
+        ),
+    }
 }
 
 /// One of each family.
@@ -342,7 +381,8 @@ fn chosen(addresses: &[IpAddr], family: Option<Family>) -> Vec<IpAddr> {
 fn not_found(name: &str, error: &io::Error, mesh: &Mesh) -> Finding {
     let known = match mesh {
         Mesh::Known { from, .. } => format!("the registry of {from} has no service of that name"),
-        Mesh::Unknown(why) => format!("whether the mesh has such a name is not known: {why}"),
+        Mesh::Unknown { why, .. } => format!("whether the mesh has such a name is not known: {why}"),
+        Mesh::Silent(admin) => format!("the proxy does not answer at {admin}"),
     };
     Finding {
         side: explain::Side::Client,

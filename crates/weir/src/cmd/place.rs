@@ -134,7 +134,7 @@ pub(crate) fn shell(name: &str) -> Shell {
 }
 
 /// A name is one that `ip netns` gave.
-fn path_of(name: &str) -> PathBuf {
+pub(crate) fn path_of(name: &str) -> PathBuf {
     match name.contains('/') {
         true => PathBuf::from(name),
         false => Path::new(NAMES).join(name),

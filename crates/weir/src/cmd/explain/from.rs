@@ -3,10 +3,12 @@
 
 mod pod;
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::Result;
+use diagnose::place::Shell;
 use model::{ErrorName, ObjectName};
 use netsys::netns::Netns;
 use netsys::process::{self, Ids};
@@ -44,7 +46,7 @@ impl FromStr for From {
 #[derive(Debug)]
 pub(crate) struct Place {
     /// None where this runs.
-    netns: Option<Netns>,
+    netns: Option<Opened>,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
     pub(crate) cgroups: Membership,
@@ -53,6 +55,27 @@ pub(crate) struct Place {
     pub(crate) who: String,
     /// The admin socket of a proxy that is elsewhere.
     pub(crate) proxy: Option<PathBuf>,
+}
+
+/// A namespace, and what it was opened by.
+#[derive(Debug)]
+struct Opened {
+    netns: Netns,
+    path: PathBuf,
+    /// A process that is in it, where it is that one's.
+    pid: Option<u32>,
+}
+
+impl Opened {
+    fn new(path: PathBuf) -> io::Result<Self> {
+        let netns = Netns::open(&path)?;
+        let path = std::path::absolute(path)?;
+        Ok(Self {
+            netns,
+            path,
+            pid: None,
+        })
+    }
 }
 
 /// An application's user, where none is told: not root, and no proxy.
@@ -72,7 +95,18 @@ impl Place {
         }
     }
 
-    fn of_application(netns: Netns, pod: Option<ObjectName>) -> Self {
+    /// Where the rules of a file are from: as an application connects there.
+    pub(crate) fn of_file() -> Self {
+        Self {
+            uid: APPLICATION,
+            gid: APPLICATION,
+            cgroups: Membership::none(),
+            who: format!("assumed, as the rules are in a file; --uid says another than {APPLICATION}"),
+            ..Self::here()
+        }
+    }
+
+    fn of_application(netns: Opened, pod: Option<ObjectName>) -> Self {
         Self {
             netns: Some(netns),
             uid: APPLICATION,
@@ -85,8 +119,8 @@ impl Place {
     }
 
     /// As the application's processes there connect, where there are any of one user.
-    fn of_inhabitants(netns: Netns, pod: &ObjectName) -> Self {
-        let all = inhabitants(&netns, pod);
+    fn of_inhabitants(netns: Opened, pod: &ObjectName) -> Self {
+        let all = inhabitants(&netns.netns, pod);
         let mut place = Self::of_application(netns, Some(pod.clone()));
         let mut ids: Vec<Ids> = all.iter().filter_map(|pid| process::ids(*pid).ok()).collect();
         ids.sort_unstable_by_key(|ids| (ids.uid, ids.gid));
@@ -127,11 +161,27 @@ impl Place {
         self.netns.is_some()
     }
 
+    /// How commands are run there that are printed for people.
+    pub(crate) fn shell(&self) -> Shell {
+        let here = process::netns_of(std::process::id());
+        let is_other = |opened: &&Opened| {
+            let number = opened.netns.id().ok().map(|(_, number)| number);
+            number.is_none() || number != here
+        };
+        match self.netns.as_ref().filter(is_other) {
+            None => Shell::here(),
+            Some(opened) => match opened.pid {
+                Some(pid) => Shell::of_process(pid),
+                None => Shell::by_path(&opened.path),
+            },
+        }
+    }
+
     /// Runs `f` there.
     pub(crate) fn run<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
         match &self.netns {
             None => Ok(f()),
-            Some(netns) => netns.run(f).or_named(
+            Some(opened) => opened.netns.run(f).or_named(
                 ErrorName::Namespace,
                 "cannot enter the network namespace: that needs CAP_SYS_ADMIN, so run as root",
             ),
@@ -143,7 +193,7 @@ impl From {
     /// The namespace. A pod's addresses are looked for where `manifests` tell them.
     pub(crate) fn find(&self, manifests: Option<&Path>) -> Result<Place> {
         match self {
-            Self::Netns(name) => Ok(Place::of_application(place::named(name)?, None)),
+            Self::Netns(name) => Ok(Place::of_application(named(name)?, None)),
             Self::Pid(pid) => of_process(*pid),
             Self::Pod(pod) => pod::find(pod, manifests),
         }
@@ -199,8 +249,22 @@ fn inhabitants(netns: &Netns, pod: &ObjectName) -> Vec<u32> {
     found
 }
 
-fn open(pid: u32) -> Result<Netns> {
-    Netns::open(Path::new(&format!("/proc/{pid}/ns/net"))).or_named_with(ErrorName::Namespace, || {
+fn open(pid: u32) -> Result<Opened> {
+    let path = PathBuf::from(format!("/proc/{pid}/ns/net"));
+    let opened = Opened::new(path).or_named_with(ErrorName::Namespace, || {
         format!("cannot open the network namespace of process {pid}: run as root")
+    })?;
+    Ok(Opened {
+        pid: Some(pid),
+        ..opened
+    })
+}
+
+/// A path, or a name that `ip netns` gave.
+fn named(name: &str) -> Result<Opened> {
+    let path = place::path_of(name);
+    let shown = path.display().to_string();
+    Opened::new(path).or_named_with(ErrorName::Namespace, || {
+        format!("--from netns:{name}: cannot open {shown} (`ip netns` lists names)")
     })
 }

@@ -12,6 +12,7 @@ use registry::{Dump, Snapshot};
 
 use super::Args;
 use super::from::{From, Place};
+use super::wait::waiting;
 use crate::cmd::pc::{fetch, find};
 use crate::errors::OrNamed;
 
@@ -38,30 +39,35 @@ pub(super) fn find(args: &Args, place: &Place) -> Result<Mesh> {
         return of_dump(&find::dump(Some(which))?, format!("the proxy {which}"));
     }
     if args.rules.is_some() {
-        return Ok(Mesh::Unknown(String::from(
-            "give --manifests FOLDER, or --dump FILE that `weir pc dump` saved in the pod",
-        )));
+        return Ok(Mesh::Unknown {
+            why: String::from("a file of rules tells none of the registry"),
+            fix: "give --manifests FOLDER, or --dump FILE that `weir pc dump` saved in the pod",
+        });
     }
     running(place)
 }
 
-/// That of the namespace; where this runs, also one of this user elsewhere.
+/// That of the namespace. What another namespace's proxy knows says nothing of this one.
 fn running(place: &Place) -> Result<Mesh> {
     let admin = match &place.proxy {
         Some(file) => fetch::Admin::Socket(file.clone()),
         None => fetch::Admin::Address(SocketAddr::from(([127, 0, 0, 1], ports::ADMIN))),
     };
-    let here = fetch::get(&admin, find::PATH);
-    let text = match here {
-        Err(_) if !place.is_elsewhere() => find::dump(None),
+    let first = waiting("for the proxy to answer", || fetch::get(&admin, find::PATH));
+    let told = match first {
+        // One that hangs is the one of this namespace all the same.
+        Err(error) if !place.is_elsewhere() && !fetch::is_silent(&error) => {
+            find::dump_here().and_then(|found| found.ok_or(error))
+        }
         other => other,
     };
-    match text {
+    match told {
         Ok(text) => of_dump(&text, String::from("the running proxy")),
-        Err(error) => Ok(Mesh::Unknown(format!(
-            "no proxy tells ({}); give --manifests FOLDER, or --proxy for one that runs elsewhere",
-            error.root_cause()
-        ))),
+        Err(error) if fetch::is_silent(&error) => Ok(Mesh::Silent(format!("{admin}"))),
+        Err(error) => Ok(Mesh::Unknown {
+            why: format!("no proxy of this namespace tells ({})", error.root_cause()),
+            fix: "give --manifests FOLDER, or --proxy for one that runs elsewhere",
+        }),
     }
 }
 

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use diagnose::explain::{self, Detail, Explanation, Finding, Outcome};
 use diagnose::journey::Style;
+use diagnose::place::Shell;
 use model::ErrorName;
 use model::error_name::Explained;
 use serde::Serialize;
@@ -47,6 +48,17 @@ impl Told {
             headline,
             finding: Some(finding),
             connections: vec![],
+        }
+    }
+
+    /// Commands in what is to be done are for where the client is.
+    pub(super) fn run_by(&mut self, shell: &Shell) {
+        let findings = self
+            .connections
+            .iter_mut()
+            .filter_map(|it| it.explanation.finding.as_mut());
+        for finding in findings.chain(&mut self.finding) {
+            finding.fix = explain::commands_by(shell, &finding.fix);
         }
     }
 
@@ -142,7 +154,7 @@ pub(super) fn print(told: &Told, verbose: bool, form: Form) -> Result<ExitCode> 
     };
     write(&text)?;
     Ok(ExitCode::from(match told.outcome {
-        Outcome::Works => 0,
+        Outcome::Works | Outcome::Passes => 0,
         Outcome::Fails | Outcome::Bypasses => 1,
         Outcome::Unknown => 3,
     }))

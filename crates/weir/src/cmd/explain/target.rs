@@ -39,8 +39,11 @@ impl FromStr for Target {
             return Err("write HOST:PORT, such as web.shop:80 or [fd00::1]:80".to_owned());
         }
         let port = match port {
-            Some(port) => port.parse().ok().filter(|port| *port > 0),
-            None => default,
+            Some("") | None => default,
+            Some(port) => match port.parse().ok().filter(|port| *port > 0) {
+                Some(number) => Some(number),
+                None => return Err(format!("{port} is no port: it is a number from 1 to 65535")),
+            },
         };
         Ok(Self {
             host: host.to_owned(),
@@ -94,6 +97,8 @@ mod tests {
         ] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
+        let wrong = "web:99999".parse::<Target>().unwrap_err();
+        assert!(wrong.contains("99999 is no port"), "{wrong}");
         assert_eq!(
             "[fd00::1]:80".parse::<Target>().unwrap().to_string(),
             "[fd00::1]:80"

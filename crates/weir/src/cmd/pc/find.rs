@@ -24,6 +24,12 @@ pub(crate) fn dump(named: Option<&str>) -> Result<String> {
     }
 }
 
+/// The dump of the proxy that takes this namespace's connections; none where none answers as one.
+pub(crate) fn dump_here() -> Result<Option<String>> {
+    let (found, _) = here()?;
+    Ok(found.map(|found| found.dump))
+}
+
 /// The proxy that is named, or that of a place.
 pub(super) fn find(named: Option<&str>, place: &Place) -> Result<Found> {
     match (named, place.process()) {
@@ -35,11 +41,33 @@ pub(super) fn find(named: Option<&str>, place: &Place) -> Result<Found> {
     }
 }
 
-/// The first of these that there is: the `weir run` that this is in, the proxy of this network namespace, the only
-/// one of this user in it, the only one of this user elsewhere.
+/// The first of these that there is: the one here, the only one of this user elsewhere.
 fn unnamed() -> Result<Found> {
+    let mut elsewhere = match here()? {
+        (Some(found), _) => return Ok(found),
+        (None, elsewhere) => elsewhere,
+    };
+    match elsewhere.len() {
+        0 => Err(none()),
+        1 => {
+            let proxy = elsewhere.remove(0);
+            let netns = proxy.netns.clone();
+            let found = proxy.answered()?;
+            say(&format!(
+                "no proxy in this network namespace; this is {}, in {netns}",
+                whose(&found)
+            ));
+            Ok(found)
+        }
+        _ => Err(several(&elsewhere, "run in other network namespaces")),
+    }
+}
+
+/// The first of these that there is: the `weir run` that this is in, the proxy of this network namespace, the only
+/// one of this user in it. Where there is none, those of this user elsewhere come beside.
+fn here() -> Result<(Option<Found>, Vec<Proxy>)> {
     if let Some(file) = around() {
-        return Found::new(Admin::Socket(file), None);
+        return Found::new(Admin::Socket(file), None).map(|found| (Some(found), vec![]));
     }
     let own = Found::new(well_known(), None);
     let own = match own {
@@ -49,7 +77,7 @@ fn unnamed() -> Result<Found> {
         Ok(found) if found.read().is_some() => Some(found),
         _ => None,
     };
-    let (mut here, mut elsewhere): (Vec<Proxy>, Vec<Proxy>) =
+    let (mut here, elsewhere): (Vec<Proxy>, Vec<Proxy>) =
         proxies::of_user()?.into_iter().partition(Proxy::is_here);
     if let Some(found) = own {
         let pid = found.read().and_then(|dump| dump.process).map(|it| it.pid);
@@ -60,23 +88,12 @@ fn unnamed() -> Result<Found> {
                 whose(&found)
             ));
         }
-        return Ok(found);
+        return Ok((Some(found), elsewhere));
     }
-    match (here.len(), elsewhere.len()) {
-        (0, 0) => Err(none()),
-        (1, _) => here.remove(0).answered(),
-        (0, 1) => {
-            let proxy = elsewhere.remove(0);
-            let netns = proxy.netns.clone();
-            let found = proxy.answered()?;
-            say(&format!(
-                "no proxy in this network namespace; this is {}, in {netns}",
-                whose(&found)
-            ));
-            Ok(found)
-        }
-        (0, _) => Err(several(&elsewhere, "run in other network namespaces")),
-        (_, _) => Err(several(&here, "run here")),
+    match here.len() {
+        0 => Ok((None, elsewhere)),
+        1 => Ok((Some(here.remove(0).answered()?), elsewhere)),
+        _ => Err(several(&here, "run here")),
     }
 }
 

@@ -12,7 +12,7 @@ use netsys::process;
 use netsys::route_to::{Question, route_to};
 
 use super::super::mesh;
-use super::{Place, open};
+use super::{Opened, Place, open};
 use crate::errors::{OrNamed, fail, named};
 
 /// By what is surest first: the proxy that says whose it is, an address, a name that somebody gave.
@@ -54,7 +54,7 @@ pub(super) fn find(pod: &ObjectName, manifests: Option<&Path>) -> Result<Place> 
     }
     let names = [pod.name.to_string(), format!("{}-{}", pod.namespace, pod.name)];
     let by_name = names.iter().map(|name| Path::new("/run/netns").join(name));
-    if let Some(netns) = by_name.filter_map(|path| Netns::open(&path).ok()).next() {
+    if let Some(netns) = by_name.filter_map(|path| Opened::new(path).ok()).next() {
         return Ok(found(netns));
     }
     Err(not_found(pod, &addresses, manifests.is_some()))
@@ -154,7 +154,7 @@ fn admin_socket(runner: u32) -> PathBuf {
 }
 
 /// The namespaces, of processes or named, that have one of these addresses.
-fn by_address(pids: &[u32], addresses: &[IpAddr]) -> Vec<Netns> {
+fn by_address(pids: &[u32], addresses: &[IpAddr]) -> Vec<Opened> {
     if addresses.is_empty() {
         return vec![];
     }
@@ -176,13 +176,13 @@ fn by_address(pids: &[u32], addresses: &[IpAddr]) -> Vec<Netns> {
     };
     let mut ids = vec![];
     let mut found = vec![];
-    for netns in of_processes
+    for opened in of_processes
         .chain(named)
-        .filter_map(|path| Netns::open(&path).ok())
+        .filter_map(|path| Opened::new(path).ok())
     {
-        let id = netns.id().ok();
-        if !ids.contains(&id) && has_one(&netns) {
-            found.push(netns);
+        let id = opened.netns.id().ok();
+        if !ids.contains(&id) && has_one(&opened.netns) {
+            found.push(opened);
         }
         ids.push(id);
     }
