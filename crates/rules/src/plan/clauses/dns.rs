@@ -40,12 +40,14 @@ pub(in crate::plan) fn tracking_sending(signs: &Signs, intent: &Intent, dns: &Dn
     let made_by_proxy = Condition::SocketHas(of_proxy);
     let udp = Condition::Protocol(IpProtocol::Udp);
     let zone = zone(intent);
+    let servers = servers(dns, &intent.devices);
+    let at_proxy = proxy_addresses(servers.as_deref());
     let mut clauses = vec![];
     if dns.without_proxy == WithoutProxy::Direct {
         clauses.push(Clause {
             when: vec![
                 udp.clone(),
-                Condition::To(proxy_addresses()),
+                Condition::To(at_proxy.clone()),
                 Condition::ToPort(vec![dns.to_port]),
                 made_by_proxy.clone(),
             ],
@@ -56,7 +58,7 @@ pub(in crate::plan) fn tracking_sending(signs: &Signs, intent: &Intent, dns: &Dn
     clauses.push(Clause {
         when: vec![
             udp.clone(),
-            Condition::From(proxy_addresses()),
+            Condition::From(at_proxy),
             Condition::FromPort(dns.to_port),
         ],
         then: Action::Zone(zone),
@@ -75,7 +77,6 @@ pub(in crate::plan) fn tracking_sending(signs: &Signs, intent: &Intent, dns: &Dn
         clause.when.push(udp.clone());
         clause
     }));
-    let servers = servers(dns, &intent.devices);
     let answers = (dns.without_proxy == WithoutProxy::Direct).then_some(Condition::DnsAnswers);
     clauses.push(Clause {
         when: queries(servers, IpProtocol::Udp)
@@ -169,7 +170,10 @@ fn servers(dns: &Dns, devices: &Devices) -> Option<Vec<IpNet>> {
     }
 }
 
-/// Where REDIRECT leads what is made here.
-fn proxy_addresses() -> Vec<IpNet> {
-    Family::ALL.map(|family| family.loopback().into()).to_vec()
+/// Where REDIRECT leads what is made here, of each family in which a server is captured.
+fn proxy_addresses(servers: Option<&[IpNet]>) -> Vec<IpNet> {
+    let is_captured =
+        |family: &Family| servers.is_none_or(|nets| nets.iter().any(|net| Family::of(net.addr()) == *family));
+    let families = Family::ALL.into_iter().filter(is_captured);
+    families.map(|family| family.loopback().into()).collect()
 }
