@@ -96,7 +96,8 @@ impl List<'_> {
         }
         let tunnel = SocketAddr::new(self.near(), self.ground.intent.inbound.tunnel_port);
         self.add_from(seat, false, self.made(owner, tunnel));
-        for to in [self.far(), self.near()].map(|ip| SocketAddr::new(ip, Dns::PORT)) {
+        let look_ups = [self.far(), self.near(), self.loopback()].map(|ip| SocketAddr::new(ip, Dns::PORT));
+        for to in look_ups {
             self.add_from(seat, false, self.made(owner, to));
             self.add_from(seat, false, udp(self.made(owner, to)));
         }
