@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::weir::{self, Sidecar};
-use e2e::{Mesh, Pod, Program, eventually, until};
+use e2e::{Finished, Mesh, Pod, Program, eventually, until};
 use model::liveness::HELD_FOR;
 use rustix::process::Signal;
 
@@ -52,6 +52,21 @@ struct Town {
 }
 
 impl Town {
+    /// Rules that capture look-ups of its resolver.
+    fn install(&self, backend: &str, more: &[&str]) -> Result<Finished> {
+        let file = self.resolv_conf.to_string_lossy();
+        let rules = [
+            "init",
+            "--sidecar",
+            "--redirect-dns",
+            "--resolv-conf",
+            &file,
+            "--backend",
+            backend,
+        ];
+        weir::run(&self.client, &[&rules[..], more].concat())
+    }
+
     fn create() -> Result<Self> {
         let mesh = Mesh::create()?;
         let resolver = mesh.net.pod("resolver")?;
@@ -287,19 +302,7 @@ fn two_at_once_are_both_answered(town: &Town) -> Result<()> {
 
 fn by(backend: &str) -> Result<Vec<String>> {
     let town = Town::create()?;
-    let file = town.resolv_conf.to_string_lossy();
-    let said = weir::run(
-        &town.client,
-        &[
-            "init",
-            "--sidecar",
-            "--redirect-dns",
-            "--resolv-conf",
-            &file,
-            "--backend",
-            backend,
-        ],
-    )?;
+    let said = town.install(backend, &[])?;
     ensure!(
         said.text()
             .contains("while a DNS proxy answers there, else direct"),

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
-use e2e::{eventually, weir};
+use e2e::eventually;
 
 use super::{ADDRESS, LONG, MESH, Town, address, ask, mesh_name, proxy, socket};
 
@@ -36,17 +36,7 @@ fn look_up(town: &Town, to: SocketAddr, name: &str) -> Result<Vec<u8>> {
 fn a_sign_of_life_that_comes_or_goes_meanwhile_changes_nothing() -> Result<()> {
     for backend in BACKENDS {
         let town = Town::create()?;
-        let file = town.resolv_conf.to_string_lossy();
-        let rules = [
-            "init",
-            "--sidecar",
-            "--redirect-dns",
-            "--resolv-conf",
-            &file,
-            "--backend",
-            backend,
-        ];
-        weir::run(&town.client, &rules)?;
+        town.install(backend, &[])?;
         for to in town.resolver.at(53) {
             meddle(&town, backend, to, "--set")?;
             let answer =

@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Pod, weir};
+use e2e::Pod;
 
 use super::{LONG, MESH, Town, address, ask, mesh_name, proxy, socket};
 
@@ -42,19 +42,7 @@ fn look_up(to: SocketAddr, end: &AtomicBool) -> Result<u32> {
 }
 
 fn install(town: &Town, backend: &str, excluded_port: &str) -> Result<()> {
-    let file = town.resolv_conf.to_string_lossy();
-    let arguments = [
-        "init",
-        "--sidecar",
-        "--redirect-dns",
-        "--resolv-conf",
-        &file,
-        "--backend",
-        backend,
-        "-o",
-        excluded_port,
-    ];
-    weir::run(&town.client, &arguments).map(drop)
+    town.install(backend, &["-o", excluded_port]).map(drop)
 }
 
 fn replaced(backend: &str) -> Result<()> {

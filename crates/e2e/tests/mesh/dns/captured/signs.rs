@@ -2,7 +2,7 @@
 //! signs of life count, what applications ask is captured, what it asks itself is not, and all of that ends with it.
 
 use anyhow::{Context, Result, ensure};
-use e2e::weir::{self, Sidecar};
+use e2e::weir::Sidecar;
 use e2e::{Cgroup, Class, RunAs};
 
 use super::{ADDRESS, LONG, Town, address, ask, mesh_name, socket};
@@ -15,16 +15,7 @@ fn known_by(flag: &[&str; 2], start: impl Fn(&Town, &[&str]) -> Result<Sidecar>)
     for backend in BACKENDS {
         let town = Town::create()?;
         let file = town.resolv_conf.to_string_lossy();
-        let rules = [
-            "init",
-            "--sidecar",
-            "--redirect-dns",
-            "--resolv-conf",
-            &file,
-            "--backend",
-            backend,
-        ];
-        let said = weir::run(&town.client, &[&rules[..], flag].concat())?.text();
+        let said = town.install(backend, flag)?.text();
         ensure!(!said.contains("uid"), "{said}");
         let what = || format!("{backend} {flag:?}");
         let mut sidecar = start(&town, &["--dns", "--resolv-conf", &file]).with_context(what)?;
